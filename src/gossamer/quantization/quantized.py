@@ -1,0 +1,97 @@
+"""A kernel as integer codes and scales, one byte a code: what post-training quantization makes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from jaxtyping import Int as IntArray
+
+from gossamer.quantization.formats import Codes, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """A quantized kernel `[in, out]` with exact reference numerics.
+
+    Attributes:
+        data: codes, scales and zero points.
+        format: the format of the codes (static).
+        activations: None multiplies by the decoded weights; a format first quantizes each row of
+            `x` dynamically and multiplies integers (static).
+    """
+
+    data: Codes
+    format: Int = dataclasses.field(metadata={"static": True})
+    activations: Int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(in, out)`."""
+        return self.data.codes.shape
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """float32: what `materialize` returns."""
+        return jnp.dtype(jnp.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the planes as held here, one byte a code."""
+        return sum(plane.nbytes for plane in jax.tree.leaves(self.data))
+
+    def materialize(self) -> Float[Array, "in out"]:
+        """The decoded values."""
+        return self.data.decode()
+
+    def dot(self, x: Float[Array, "*batch in"], /) -> Float[Array, "*batch out"]:
+        """`x` times the decoded kernel, or integers times integers where `activations` is set."""
+        if self.activations is None:
+            return jnp.matmul(x, self.materialize().astype(x.dtype))
+        return integer_dot(x, self.data, self.activations)
+
+    def take(self, indices: IntArray[Array, "*batch"], /) -> Float[Array, "*batch in"]:
+        """Decodes the output columns `indices`, one row each."""
+        flat = indices.reshape(-1)
+        columns = Codes(*(None if p is None else jnp.take(p, flat, axis=1) for p in self.data))
+        return columns.decode().T.reshape(*indices.shape, self.shape[0])
+
+
+def integer_dot(
+    x: Float[Array, "*batch in"], kernel: Codes, activations: Int
+) -> Float[Array, "*batch out"]:
+    r"""Multiplies integers by integers, exactly, and scales the sums once per group.
+
+    .. math:: y_{bo} = s_b \sum_g t_{go} \sum_{i \in g} q_{bi} (k_{io} - z_{go})
+
+    Args:
+        x: activations; each row is quantized with its own scale s_b.
+        kernel: codes k, scales t and zero points z.
+        activations: a symmetric format with one scale a row.
+
+    Raises:
+        ValueError: `activations` has groups or is asymmetric.
+    """
+    if activations.group is not None or not activations.symmetric:
+        raise ValueError(
+            f"Activations are quantized symmetrically with one scale a row, got {activations}; "
+            "leave out group and symmetric."
+        )
+    groups, out = kernel.scales.shape
+    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    quantized = activations.encode(rows.T)  # its reduction axis comes first
+    codes = quantized.codes.T.reshape(rows.shape[0], groups, -1)
+    # int32 is exact: a product is at most 2^14, so up to 2^17 inputs a group cannot overflow.
+    sums = jnp.einsum(
+        "bgi,gio->gbo",
+        codes,
+        kernel.codes.reshape(groups, -1, out),
+        preferred_element_type=jnp.int32,
+    )
+    if kernel.zeros is not None:
+        shift = codes.astype(jnp.int32).sum(axis=2).T[:, :, None]
+        sums = sums - shift * kernel.zeros[:, None, :].astype(jnp.int32)
+    scaled = (sums.astype(jnp.float32) * kernel.scales[:, None, :]).sum(axis=0)
+    y = scaled * quantized.scales.reshape(-1, 1)
+    return y.reshape(*x.shape[:-1], out).astype(x.dtype)

@@ -1,0 +1,9 @@
+"""Which weights stay: patterns turn scores into masks, scores say how much a weight matters.
+
+Nothing here knows a model, a file or a number format.
+"""
+
+from gossamer.sparsity.patterns import NM, Block, Channel, Pattern, Unstructured
+from gossamer.sparsity.scores import magnitude, random, wanda
+
+__all__ = ["NM", "Block", "Channel", "Pattern", "Unstructured", "magnitude", "random", "wanda"]

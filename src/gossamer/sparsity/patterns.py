@@ -1,0 +1,200 @@
+"""Sparsity patterns: values that turn the scores of a kernel into a mask.
+
+Conventions: a mask is boolean and True means *keep*; equal scores keep the lower index, so that
+all backends agree; a NaN score counts as the highest, so that a broken weight stays visible. For
+a kernel `[in, out]` the axis is 0, the one that the matrix product sums over.
+
+Source: Zhou et al. 2021, arXiv 2102.04010 (N:M); Mishra et al. 2021, arXiv 2104.08378 (2:4).
+"""
+
+import dataclasses
+import math
+from typing import TypeAlias
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class NM:
+    """Keeps `n` of every `m` consecutive elements along an axis, 1 <= n <= m; prints as "n:m"."""
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= self.m:
+            raise ValueError(f"NM needs 1 <= n <= m, got n={self.n}, m={self.m}.")
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros, in [0, 1)."""
+        return 1 - self.n / self.m
+
+    def check(self, shape: tuple[int, ...], axis: int) -> None:
+        """Raises ValueError where `axis` does not divide into groups of `m`."""
+        if shape[axis] % self.m:
+            raise ValueError(
+                f"{self} needs the length of axis {axis} to be a multiple of {self.m}, got "
+                f"{shape[axis]} in shape {shape}; pad the axis or keep this weight dense."
+            )
+
+    def mask(self, scores: Float[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+        """Marks the `n` highest scores of every group along `axis`.
+
+        Args:
+            scores: importance of each weight.
+            axis: the axis the matrix product sums over, 0 for a kernel `[in, out]`.
+
+        Returns:
+            True where the weight is kept, exactly `n` times in each group.
+
+        Raises:
+            ValueError: the length of `axis` is not a multiple of `m`.
+
+        Example:
+            >>> NM(2, 4).mask(jnp.array([3.0, 1.0, 2.0, 2.0]), axis=0)
+            Array([ True, False,  True, False], dtype=bool)
+        """
+        self.check(scores.shape, axis)
+        rows = jnp.moveaxis(_nan_highest(scores), axis, -1)
+        groups = rows.reshape(*rows.shape[:-1], rows.shape[-1] // self.m, self.m)
+        # Every pair compared, not sorted: 1.7 ms against 424 ms for 7.4 M weights on a CPU, and
+        # -0.0 ties with 0.0 (`lax.top_k` ranks it below).
+        mine, other = groups[..., :, None], groups[..., None, :]
+        earlier = jnp.tril(jnp.ones((self.m, self.m), bool), -1)
+        rank = jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
+        return jnp.moveaxis((rank < self.n).reshape(rows.shape), -1, axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unstructured:
+    """Prunes the fraction `sparsity` of lowest scores of the whole array, 0 <= sparsity < 1.
+
+    The number of zeros is `floor(sparsity * size)`, exactly. To compare within each output only,
+    as Wanda does, map over the outputs: `jax.vmap(pattern.mask, in_axes=(1, None), out_axes=1)`.
+    """
+
+    sparsity: float
+
+    def __post_init__(self) -> None:
+        _check_fraction(self, self.sparsity)
+
+    def __str__(self) -> str:
+        return f"{self.sparsity:.0%} unstructured"
+
+    def check(self, shape: tuple[int, ...], axis: int) -> None:
+        """Accepts every shape."""
+
+    def mask(self, scores: Float[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+        """Marks the highest scores; `axis` is there for the other patterns and changes nothing.
+
+        Example:
+            >>> Unstructured(0.5).mask(jnp.array([1.0, 4.0, 3.0, 1.0]), axis=0)
+            Array([False,  True,  True, False], dtype=bool)
+        """
+        return _keep_highest(scores.reshape(-1), self.sparsity).reshape(scores.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Prunes the fraction `sparsity` of blocks of `shape` (reduction axis, other axis).
+
+    A block's score is the sum of its elements' scores; for a kernel `[in, out]` and `axis=0`,
+    `shape=(16, 1)` is sixteen consecutive inputs of one output.
+    """
+
+    sparsity: float
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check_fraction(self, self.sparsity)
+        if len(self.shape) != 2 or min(self.shape) < 1:
+            raise ValueError(f"Block needs two positive lengths, got shape={self.shape}.")
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    def __str__(self) -> str:
+        return f"{self.sparsity:.0%} in blocks of {self.shape[0]}x{self.shape[1]}"
+
+    def check(self, shape: tuple[int, ...], axis: int) -> None:
+        """Raises ValueError where the last two axes do not divide into blocks."""
+        if len(shape) != 2:
+            raise ValueError(f"Block masks kernels of two axes, got shape {shape}.")
+        lengths = (shape[axis], shape[1 - axis % 2])
+        if any(length % block for length, block in zip(lengths, self.shape, strict=True)):
+            raise ValueError(
+                f"{self} needs axis {axis} to be a multiple of {self.shape[0]} and the other of "
+                f"{self.shape[1]}, got {lengths[0]} and {lengths[1]} in shape {shape}."
+            )
+
+    def mask(self, scores: Float[Array, "rows cols"], axis: int) -> Bool[Array, "rows cols"]:
+        """Marks the blocks with the highest sums, ties to the block that comes first.
+
+        Raises:
+            ValueError: an axis does not divide into blocks.
+
+        Example:
+            >>> Block(0.5, (2, 1)).mask(jnp.array([[1.0, 5.0], [2.0, 0.0]]), axis=0)
+            Array([[False,  True],
+                   [False,  True]], dtype=bool)
+        """
+        self.check(scores.shape, axis)
+        high, wide = self.shape if axis % 2 == 0 else self.shape[::-1]
+        rows, cols = scores.shape
+        blocks = scores.reshape(rows // high, high, cols // wide, wide).sum(axis=(1, 3))
+        keep = _keep_highest(blocks.reshape(-1), self.sparsity).reshape(blocks.shape)
+        return jnp.repeat(jnp.repeat(keep, high, axis=0), wide, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """Prunes the fraction `sparsity` of whole inputs (rows of a kernel `[in, out]`)."""
+
+    sparsity: float
+
+    def __post_init__(self) -> None:
+        _check_fraction(self, self.sparsity)
+
+    def __str__(self) -> str:
+        return f"{self.sparsity:.0%} of channels"
+
+    def check(self, shape: tuple[int, ...], axis: int) -> None:
+        """Accepts every shape."""
+
+    def mask(self, scores: Float[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+        """Marks the positions of `axis` whose scores, summed over the other axes, are highest.
+
+        Example:
+            >>> Channel(0.5).mask(jnp.array([[1.0, 1.0], [0.0, 3.0]]), axis=0)
+            Array([[False, False],
+                   [ True,  True]], dtype=bool)
+        """
+        rows = jnp.moveaxis(scores, axis, 0)
+        keep = _keep_highest(rows.reshape(rows.shape[0], -1).sum(axis=1), self.sparsity)
+        spread = keep.reshape(-1, *[1] * (scores.ndim - 1))
+        return jnp.moveaxis(jnp.broadcast_to(spread, rows.shape), 0, axis)
+
+
+Pattern: TypeAlias = NM | Unstructured | Block | Channel
+
+
+def _check_fraction(pattern: object, sparsity: float) -> None:
+    if not 0 <= sparsity < 1:
+        name = type(pattern).__name__
+        raise ValueError(f"{name} needs 0 <= sparsity < 1, got sparsity={sparsity}.")
+
+
+def _nan_highest(scores: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
+    return jnp.where(jnp.isnan(scores), jnp.inf, scores)
+
+
+def _keep_highest(scores: Float[Array, " size"], sparsity: float) -> Bool[Array, " size"]:
+    """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index."""
+    pruned = math.floor(sparsity * scores.size)
+    # A stable sort of the reversed array puts the higher index of a tie first: it is pruned.
+    # Adding 0.0 makes -0.0 and 0.0 one value, which the sort would tell apart.
+    order = jnp.argsort(_nan_highest(scores)[::-1] + 0.0, stable=True)
+    return jnp.ones(scores.size, bool).at[order[:pruned]].set(False)[::-1]

@@ -1,0 +1,11 @@
+"""What every test shares: shapes and types of our functions are checked while tests run."""
+
+import os
+
+# Before JAX starts: sharding tests need several devices, and two runs must agree.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook("gossamer", "beartype.beartype")
