@@ -40,7 +40,9 @@ class Rule:
         try:
             re.compile(self.path)
         except re.error as error:
-            raise ValueError(f"The rule's path {self.path!r} is no regular expression: {error}.")
+            raise ValueError(
+                f"The rule's path {self.path!r} is no regular expression: {error}."
+            ) from error
         if self.activations is not None and self.weights is None:
             raise ValueError(
                 f"The rule {self.path!r} quantizes activations but not weights: an integer product "
@@ -79,32 +81,33 @@ class Recipe:
             ['layers.0.mlp.up_proj.kernel', 'embedding.kernel']
         """
         paths = list(paths)
-        chosen: dict[str, Rule] = {}
+        chosen: dict[str, int] = {}
         for path in paths:
-            for rule in self.rules:
+            for i, rule in enumerate(self.rules):
                 if re.fullmatch(rule.path, path):
-                    chosen[path] = rule
+                    chosen[path] = i
                     break
-        used = {id(rule) for rule in chosen.values()}
-        if unused := [rule.path for rule in self.rules if id(rule) not in used]:
+        used = set(chosen.values())
+        if unused := [rule.path for i, rule in enumerate(self.rules) if i not in used]:
             raise ValueError(
                 f"Rules {unused} of recipe {self.name!r} match no weight that an earlier rule left;"
                 f" weights are named like {paths[:3]}."
             )
-        return chosen
+        return {path: self.rules[i] for path, i in chosen.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data, for JSON and YAML; `from_dict` reads it back equal."""
         return {"name": self.name, "rules": [_plain(rule) for rule in self.rules]}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
-        """Reads plain data with the same field names as `Recipe` and `Rule`.
+    def from_dict(cls, data: object) -> "Recipe":
+        """Reads a mapping of plain data with the same field names as `Recipe` and `Rule`.
 
         Patterns and formats are mappings with a `type`, such as `{type: NM, n: 2, m: 4}`.
 
         Raises:
-            ValueError: an unknown or missing field or a bad value; all faults are listed.
+            ValueError: no mapping, an unknown or missing field or a bad value; all faults are
+                listed.
         """
         faults: list[str] = []
         recipe = _build(cls, data, "recipe", faults)
@@ -166,12 +169,16 @@ def _build(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     known = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     before = len(faults)
-    for name in data:
-        if name not in known:
-            faults.append(f"{where} has an unknown field {name!r}; it takes {list(known)}")
-    for name, field in known.items():
-        if name not in data and field.default is dataclasses.MISSING:
-            faults.append(f"{where} lacks {name!r}")
+    faults += [
+        f"{where} has an unknown field {name!r}; it takes {list(known)}"
+        for name in data
+        if name not in known
+    ]
+    faults += [
+        f"{where} lacks {name!r}"
+        for name, field in known.items()
+        if name not in data and field.default is dataclasses.MISSING
+    ]
     values = {
         name: _read(hints[name], value, f"{where}.{name}", faults)
         for name, value in data.items()
@@ -197,7 +204,7 @@ def _read(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     tagged = {choice.__name__: choice for choice in choices if choice in _VALUES.values()}
     if tagged and value is not None:
         kind = value.get("type") if isinstance(value, Mapping) else None
-        if kind not in tagged:
+        if not isinstance(kind, str) or kind not in tagged:
             faults.append(f"{where} needs a mapping with a type in {list(tagged)}, got {value!r}")
             return None
         fields = {name: item for name, item in value.items() if name != "type"}
@@ -207,8 +214,16 @@ def _read(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     """Checks a plain value: numbers are not taken from text, nor the other way round."""
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
+    if typing.get_origin(hint) is tuple:
+        size = len(typing.get_args(hint))
+        if not isinstance(value, list) or [type(item) for item in value] != [int] * size:
+            faults.append(f"{where} needs a list of {size} int, got {value!r}")
+            return None
         return tuple(value)
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in (names := list(typing.get_args(hint))):
+            faults.append(f"{where} needs one of {names}, got {value!r}")
+        return value
     accepted = tuple(
         arg
         for arg in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))

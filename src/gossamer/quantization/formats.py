@@ -148,9 +148,7 @@ class Int:
         groups = self.groups(kernel.shape[0])
         blocks = kernel.astype(jnp.float32).reshape(groups, -1, kernel.shape[1])
         scales, zeros = self.grid(blocks)
-        codes = self.round(
-            blocks, scales[:, None, :], None if zeros is None else zeros[:, None, :]
-        )
+        codes = self.round(blocks, scales[:, None, :], None if zeros is None else zeros[:, None, :])
         return Codes(codes.reshape(kernel.shape), scales, zeros)
 
 
@@ -169,7 +167,8 @@ def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "
     """
     scale = scale.astype(jnp.float32)
     smallest = jnp.finfo(jnp.float32).smallest_normal  # subnormals may be flushed: no scale is one
-    positive = jnp.where(scale > 0, jnp.maximum(scale, smallest), 1.0)
+    # 2^127 is the largest power of two, so that no kind rounds up to infinity.
+    positive = jnp.where(scale > 0, jnp.clip(scale, smallest, 2.0**127), 1.0)
     if kind == "bfloat16":
         # Not a cast to bfloat16 and back, which XLA may simplify away inside a larger program.
         return jax.lax.reduce_precision(positive, exponent_bits=8, mantissa_bits=7)

@@ -1,6 +1,7 @@
 """A kernel as integer codes and scales, one byte a code: what post-training quantization makes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class Quantized:
     def take(self, indices: IntArray[Array, "*batch"], /) -> Float[Array, "*batch in"]:
         """Decodes the output columns `indices`, one row each."""
         flat = indices.reshape(-1)
-        columns = Codes(*(None if p is None else jnp.take(p, flat, axis=1) for p in self.data))
+        columns = jax.tree.map(lambda plane: jnp.take(plane, flat, axis=1), self.data)
         return columns.decode().T.reshape(*indices.shape, self.shape[0])
 
 
@@ -64,6 +65,9 @@ def integer_dot(
     r"""Multiplies integers by integers, exactly, and scales the sums once per group.
 
     .. math:: y_{bo} = s_b \sum_g t_{go} \sum_{i \in g} q_{bi} (k_{io} - z_{go})
+
+    The derivative in `x` is straight-through: that of the product with the decoded kernel, as if
+    `x` were not rounded. There is none in the kernel.
 
     Args:
         x: activations; each row is quantized with its own scale s_b.
@@ -78,11 +82,18 @@ def integer_dot(
             f"Activations are quantized symmetrically with one scale a row, got {activations}; "
             "leave out group and symmetric."
         )
+    return _integer_dot(x, kernel, activations)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _integer_dot(
+    x: Float[Array, "*batch in"], kernel: Codes, activations: Int
+) -> Float[Array, "*batch out"]:
     groups, out = kernel.scales.shape
     rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
     quantized = activations.encode(rows.T)  # its reduction axis comes first
     codes = quantized.codes.T.reshape(rows.shape[0], groups, -1)
-    # int32 is exact: a product is at most 2^14, so up to 2^17 inputs a group cannot overflow.
+    # int32 is exact: |q (k - z)| < 2^15, so up to 2^16 inputs a group cannot overflow.
     sums = jnp.einsum(
         "bgi,gio->gbo",
         codes,
@@ -95,3 +106,12 @@ def integer_dot(
     scaled = (sums.astype(jnp.float32) * kernel.scales[:, None, :]).sum(axis=0)
     y = scaled * quantized.scales.reshape(-1, 1)
     return y.reshape(*x.shape[:-1], out).astype(x.dtype)
+
+
+@_integer_dot.defjvp
+def _straight_through(
+    activations: Int, primals: tuple[Array, Codes], tangents: tuple[Array, Codes]
+) -> tuple[Array, Array]:
+    x, kernel = primals
+    y = _integer_dot(x, kernel, activations)
+    return y, jnp.matmul(tangents[0], kernel.decode().astype(x.dtype))

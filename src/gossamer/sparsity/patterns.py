@@ -9,6 +9,7 @@ Source: Zhou et al. 2021, arXiv 2102.04010 (N:M); Mishra et al. 2021, arXiv 2104
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -74,8 +75,10 @@ class NM:
 class Unstructured:
     """Prunes the fraction `sparsity` of lowest scores of the whole array, 0 <= sparsity < 1.
 
-    The number of zeros is `floor(sparsity * size)`, exactly. To compare within each output only,
-    as Wanda does, map over the outputs: `jax.vmap(pattern.mask, in_axes=(1, None), out_axes=1)`.
+    The number of zeros is `floor(sparsity * size)`, exactly, with `sparsity` read as the fraction
+    that was meant: 0.29 of 100 is 29 although the float product is below. To compare within each
+    output only, as Wanda does, map over the outputs:
+    `jax.vmap(pattern.mask, in_axes=(1, None), out_axes=1)`.
     """
 
     sparsity: float
@@ -84,7 +87,7 @@ class Unstructured:
         _check_fraction(self, self.sparsity)
 
     def __str__(self) -> str:
-        return f"{self.sparsity:.0%} unstructured"
+        return f"{_percent(self.sparsity)} unstructured"
 
     def check(self, shape: tuple[int, ...], axis: int) -> None:
         """Accepts every shape."""
@@ -117,7 +120,7 @@ class Block:
         object.__setattr__(self, "shape", tuple(self.shape))
 
     def __str__(self) -> str:
-        return f"{self.sparsity:.0%} in blocks of {self.shape[0]}x{self.shape[1]}"
+        return f"{_percent(self.sparsity)} in blocks of {self.shape[0]}x{self.shape[1]}"
 
     def check(self, shape: tuple[int, ...], axis: int) -> None:
         """Raises ValueError where the last two axes do not divide into blocks."""
@@ -159,7 +162,7 @@ class Channel:
         _check_fraction(self, self.sparsity)
 
     def __str__(self) -> str:
-        return f"{self.sparsity:.0%} of channels"
+        return f"{_percent(self.sparsity)} of channels"
 
     def check(self, shape: tuple[int, ...], axis: int) -> None:
         """Accepts every shape."""
@@ -187,13 +190,22 @@ def _check_fraction(pattern: object, sparsity: float) -> None:
         raise ValueError(f"{name} needs 0 <= sparsity < 1, got sparsity={sparsity}.")
 
 
+def _percent(sparsity: float) -> str:
+    return f"{100 * sparsity:g}%"
+
+
+def _pruned_count(sparsity: float, size: int) -> int:
+    """`floor(sparsity * size)`, exact for every ratio of integers up to 10^7."""
+    return math.floor(Fraction(float(sparsity)).limit_denominator(10**9) * size)
+
+
 def _nan_highest(scores: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
     return jnp.where(jnp.isnan(scores), jnp.inf, scores)
 
 
 def _keep_highest(scores: Float[Array, " size"], sparsity: float) -> Bool[Array, " size"]:
     """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index."""
-    pruned = math.floor(sparsity * scores.size)
+    pruned = _pruned_count(sparsity, scores.size)
     # A stable sort of the reversed array puts the higher index of a tie first: it is pruned.
     # Adding 0.0 makes -0.0 and 0.0 one value, which the sort would tell apart.
     order = jnp.argsort(_nan_highest(scores)[::-1] + 0.0, stable=True)

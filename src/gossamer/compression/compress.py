@@ -1,0 +1,243 @@
+"""The front door of one-shot compression: a model in, a smaller model and a report out."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from gossamer.compression.calibration import BUILTIN, Calibration
+from gossamer.compression.kernel import CALIBRATED, METHODS, KernelReport, Method
+from gossamer.compression.one_shot import Job, Sink, run
+from gossamer.compression.pytree import compress_pytree
+from gossamer.compression.report import (
+    PerplexityChange,
+    Report,
+    peak_memory_bytes,
+    versions,
+    write_report,
+)
+from gossamer.compression.sinks import FolderSink, MemorySink
+from gossamer.evaluation import perplexity
+from gossamer.loading import Checkpoint
+from gossamer.recipe import Recipe
+
+Model = TypeVar("Model")
+Progress = Callable[[str, int], Callable[[], None]]
+"""Told a stage and its number of steps; returns what is called after each step."""
+
+
+def _silent(_stage: str, _steps: int) -> Callable[[], None]:
+    return lambda: None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The windows on which perplexity is measured before and after."""
+
+    text: str
+    tokens: Int[np.ndarray, "windows context"]
+
+
+def compress(
+    model: Model,
+    recipe: Recipe | str,
+    *,
+    method: Method | None = None,
+    calibration: Calibration | str | None = None,
+    seed: int = 0,
+) -> Model:
+    """Prunes and quantizes a language model or any pytree of parameters, in one shot.
+
+    Args:
+        model: what `gossamer.load` returns; or any pytree of parameters, whose matched 2-D leaves
+            are pruned by magnitude and rounded to nearest (see `compress_pytree`).
+        recipe: a recipe, a preset's name or a recipe file.
+        method: `rtn`, `magnitude`, `random`, `wanda` or `sparsegpt`; None is `sparsegpt` where
+            the recipe has a pattern and `rtn` where it has none.
+        calibration: a text file, "builtin", or a `Calibration`; None is "builtin" where the
+            method needs one. A text is cut into 64 sequences of 512 tokens.
+        seed: for the choice of calibration sequences and for methods that draw.
+
+    Returns:
+        A model of the same kind: packed weights in memory, or the pytree with compressed values.
+
+    Raises:
+        ValueError: the recipe does not suit the model, a weight or an activation is not finite,
+            the calibration text is too short.
+    """
+    recipe = Recipe.load(recipe)
+    if not isinstance(model, Checkpoint):
+        if calibration is not None or method not in (None, "rtn", "magnitude"):
+            raise ValueError(
+                f"A pytree of type {type(model).__name__} is pruned by magnitude and rounded to "
+                f"nearest; method {method!r} with a calibration text needs a model that "
+                "gossamer.load returned."
+            )
+        return compress_pytree(model, recipe)
+    compressed, _ = one_shot(
+        model, recipe, method=method, calibration=calibration, seed=seed, out=None
+    )
+    return compressed
+
+
+def one_shot(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    *,
+    method: Method | None = None,
+    calibration: Calibration | str | None = None,
+    sequences: int = 64,
+    sequence_length: int = 512,
+    seed: int = 0,
+    out: pathlib.Path | None = None,
+    overwrite: bool = False,
+    evaluation: Evaluation | None = None,
+    progress: Progress = _silent,
+) -> tuple[Checkpoint, Report]:
+    """Compresses a language model and reports on it.
+
+    Args:
+        checkpoint: the dense model.
+        recipe: what is done to which weights.
+        method: as in `compress`.
+        calibration: as in `compress`.
+        sequences: calibration sequences cut from a text.
+        sequence_length: their tokens.
+        seed: as in `compress`.
+        out: folder for the result; None keeps it in memory. An interrupted run resumes at the
+            block where it stopped when it is asked for the same again.
+        overwrite: replace `out` when it exists; it stays whole until the new one is complete.
+        evaluation: windows for the perplexity before and after; None leaves it out.
+        progress: see `Progress`.
+
+    Returns:
+        The compressed model, and the report, which is in `out` too.
+
+    Raises:
+        ValueError: as in `compress`.
+        FileExistsError: `out` exists and `overwrite` is not set.
+    """
+    clock = _Clock()
+    job = _job(checkpoint, recipe, method, calibration, sequences, sequence_length, seed)
+    rules = job.rules()
+    sink: Sink = (
+        MemorySink(checkpoint) if out is None else FolderSink(job, out, overwrite=overwrite)
+    )
+    steps = checkpoint.config.num_layers + 1
+    with clock.stage("compress"):
+        kernels = run(job, sink, progress(f"{recipe.name}, {job.method}", steps))
+        compressed = sink.finish()
+    change = None
+    if evaluation is not None:
+        change = _measure(checkpoint, compressed, evaluation, clock, progress)
+    untouched = [path for path in checkpoint.paths if path not in rules]
+    report = _report(job, compressed, kernels, untouched, change, out, clock.seconds)
+    if out is not None:
+        write_report(report, out)
+    return compressed, report
+
+
+def _job(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    method: Method | None,
+    calibration: Calibration | str | None,
+    sequences: int,
+    sequence_length: int,
+    seed: int,
+) -> Job:
+    if method is None:
+        method = "sparsegpt" if any(rule.pattern for rule in recipe.rules) else "rtn"
+    if method not in METHODS:
+        raise ValueError(f"Method {method!r} is none of {list(METHODS)}.")
+    if calibration is None and method in CALIBRATED:
+        calibration = BUILTIN
+    if isinstance(calibration, str | pathlib.Path):
+        limit = checkpoint.config.max_positions
+        if sequence_length > limit:
+            raise ValueError(
+                f"Calibration sequences of {sequence_length} tokens are longer than the {limit} "
+                "positions of this model."
+            )
+        calibration = Calibration.from_text(
+            calibration,
+            checkpoint.require_tokenizer(),
+            count=sequences,
+            length=sequence_length,
+            seed=seed,
+        )
+    return Job(
+        checkpoint=checkpoint, recipe=recipe, method=method, calibration=calibration, seed=seed
+    )
+
+
+class _Clock:
+    """Wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def _measure(
+    dense: Checkpoint,
+    compressed: Checkpoint,
+    evaluation: Evaluation,
+    clock: _Clock,
+    progress: Progress,
+) -> PerplexityChange:
+    steps = dense.config.num_layers
+    with clock.stage("perplexity before"):
+        before = perplexity(dense, evaluation.tokens, progress("perplexity before", steps))
+    with clock.stage("perplexity after"):
+        after = perplexity(compressed, evaluation.tokens, progress("perplexity after", steps))
+    return PerplexityChange(
+        text=evaluation.text,
+        context=after.context,
+        windows=after.windows,
+        predictions=after.predictions,
+        before=before.perplexity,
+        after=after.perplexity,
+    )
+
+
+def _report(
+    job: Job,
+    compressed: Checkpoint,
+    kernels: list[KernelReport],
+    untouched: list[str],
+    change: PerplexityChange | None,
+    out: pathlib.Path | None,
+    seconds: dict[str, float],
+) -> Report:
+    parameters = sum(
+        int(np.prod(job.checkpoint.tensors[path].shape)) for path in job.checkpoint.paths
+    )
+    held = sum(compressed.read(path).nbytes for path in compressed.paths)
+    return Report(
+        model=str(job.checkpoint.source["name"]),
+        recipe=job.recipe.to_dict(),
+        method=job.method,
+        calibration=job.calibration.describe() if job.calibration else None,
+        seed=job.seed,
+        parameters=parameters,
+        bytes_float32=4 * parameters,
+        bytes_on_disk=None if out is None else model_bytes(out),
+        bits_per_weight=8 * held / parameters,
+        perplexity=change,
+        kernels=kernels,
+        untouched=untouched,
+        seconds=seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+        versions=versions(),
+    )

@@ -1,0 +1,193 @@
+"""The report of a compression: what was done, what it cost, and how large the result is."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import resource
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gossamer.compression.kernel import KernelReport
+from gossamer.plots import bar_plot, line_plot
+
+FILES = ("report.json", "report.md", "report-errors.png", "report-sizes.png")
+"""Written beside the model, after it: a report can be lost or redone without harm."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerplexityChange:
+    """Perplexity before and after, on the same windows."""
+
+    text: str
+    context: int
+    windows: int
+    predictions: int
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that a reader needs to judge a compressed model, and to make it again.
+
+    Attributes:
+        model: name of the source.
+        recipe: the recipe as plain data.
+        method: how weights were chosen and rounded.
+        calibration: text, sequences, sequence length and checksum of the tokens, or None.
+        seed: for methods that draw and for the choice of calibration sequences.
+        parameters: numbers in the dense model; tied weights count once.
+        bytes_float32: 4 bytes for each of them.
+        bytes_on_disk: the model's files: weights, scales, embeddings, tokenizer, configuration;
+            None for a result that was not saved.
+        bits_per_weight: 8 x the bytes of all tensors over `parameters`.
+        perplexity: None where it was not measured.
+        kernels: what became of each selected kernel.
+        untouched: weights that no rule matched.
+        seconds: wall time of each stage.
+        peak_memory_bytes: the most memory the process has held so far.
+        versions: of gossamer and what it computes with.
+    """
+
+    model: str
+    recipe: dict[str, Any]
+    method: str
+    calibration: dict[str, Any] | None
+    seed: int
+    parameters: int
+    bytes_float32: int
+    bytes_on_disk: int | None
+    bits_per_weight: float
+    perplexity: PerplexityChange | None
+    kernels: Sequence[KernelReport]
+    untouched: Sequence[str]
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data: what `report.json` holds and `compress --json` prints."""
+        return dataclasses.asdict(self)
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size this process has had."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("gossamer", "jax", "jaxlib", "flax", "numpy")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+def write_report(report: Report, folder: pathlib.Path) -> None:
+    """Writes `report.json`, `report.md` and the plots into `folder`, each by rename."""
+    text = json.dumps(report.to_dict(), indent=1)
+    _write(folder / "report.json", text.encode())
+    _write(folder / "report.md", to_markdown(report).encode())
+    for name, draw in (("report-errors.png", _draw_errors), ("report-sizes.png", _draw_sizes)):
+        _write(folder / name, draw(report))
+
+
+def to_markdown(report: Report) -> str:
+    """The report as text: a summary, the costliest kernels, what was left alone."""
+    lines = [f"# {report.model}, {report.recipe['name']}, {report.method}", ""]
+    lines += [f"- {line}" for line in _summary(report)]
+    lines += ["", "## Kernels, worst first", ""]
+    lines += ["| kernel | shape | stored | bits/weight | zeros | weight error | output error |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    lines += [_row(kernel) for kernel in sorted(report.kernels, key=_badness, reverse=True)]
+    lines += ["", "## Left alone: no rule matches", ""]
+    lines += [", ".join(f"`{path}`" for path in report.untouched) or "nothing"]
+    lines += ["", "![errors](report-errors.png)", "", "![sizes](report-sizes.png)", ""]
+    return "\n".join(lines)
+
+
+def _summary(report: Report) -> Iterable[str]:
+    if report.bytes_on_disk is not None:
+        share = report.bytes_on_disk / report.bytes_float32
+        yield (
+            f"size on disk {report.bytes_on_disk:,} bytes, {share:.1%} of "
+            f"{report.bytes_float32:,} in float32"
+        )
+    yield f"{report.bits_per_weight:.3f} bits a weight over all {report.parameters:,}"
+    if change := report.perplexity:
+        yield (
+            f"perplexity {change.before:.3f} before, {change.after:.3f} after, on {change.text} "
+            f"({change.windows} windows of {change.context}, {change.predictions} predictions)"
+        )
+    if report.calibration:
+        given = report.calibration
+        yield (
+            f"calibrated on {given['sequences']} sequences of {given['sequence_length']} tokens "
+            f"from {given['text']}, seed {report.seed}"
+        )
+    yield "seconds: " + ", ".join(f"{name} {t:.1f}" for name, t in report.seconds.items())
+    yield f"peak memory {report.peak_memory_bytes / 2**20:.0f} MiB"
+    yield "versions: " + ", ".join(f"{name} {v}" for name, v in report.versions.items())
+
+
+def _badness(kernel: KernelReport) -> float:
+    return kernel.weight_error if kernel.output_error is None else kernel.output_error
+
+
+def _row(kernel: KernelReport) -> str:
+    output = "" if kernel.output_error is None else f"{kernel.output_error:.4f}"
+    return (
+        f"| `{kernel.path}` | {kernel.shape[0]} x {kernel.shape[1]} | {kernel.stored} | "
+        f"{kernel.bits_per_weight:.3f} | {kernel.sparsity:.1%} | {kernel.weight_error:.4f} | "
+        f"{output} |"
+    )
+
+
+def _write(file: pathlib.Path, data: bytes) -> None:
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _draw_errors(report: Report) -> bytes:
+    """Relative error of each kernel over the depth of the model, a line a kind."""
+    measured = any(kernel.output_error is not None for kernel in report.kernels)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for kernel in report.kernels:
+        head, _, rest = kernel.path.partition(".")
+        index, _, kind = rest.partition(".")
+        if head == "layers":
+            error = kernel.output_error if measured else kernel.weight_error
+            point = (float(index), error if error is not None else kernel.weight_error)
+            lines.setdefault(kind.removesuffix(".kernel"), []).append(point)
+    return line_plot(
+        lines,
+        x="block",
+        y=f"relative error of the {'output' if measured else 'weights'}",
+        title=f"{report.model}, {report.recipe['name']}, {report.method}",
+    )
+
+
+def _draw_sizes(report: Report) -> bytes:
+    """Bytes of each kind of kernel, float32 beside compressed."""
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for kernel in report.kernels:
+        kind = kernel.path.removesuffix(".kernel").rpartition(".")[2]
+        size = kernel.shape[0] * kernel.shape[1]
+        before[kind] = before.get(kind, 0) + size * 4 / 2**20
+        after[kind] = after.get(kind, 0) + size * kernel.bits_per_weight / 8 / 2**20
+    return bar_plot(
+        {"float32": before, "compressed": after},
+        y="MiB",
+        title=f"{report.model}, {report.recipe['name']}: size by kind of weight",
+    )

@@ -1,0 +1,9 @@
+"""Text and tokens: what models are calibrated and measured on.
+
+Nothing here knows of a model or of weights; reading those is `gossamer.loading`.
+"""
+
+from gossamer.data.text import builtin_text, read_text, sequences, windows
+from gossamer.data.tokenizers import Tokenizer
+
+__all__ = ["Tokenizer", "builtin_text", "read_text", "sequences", "windows"]

@@ -1,0 +1,123 @@
+"""Texts, and the token sequences cut from them."""
+
+import gzip
+import lzma
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+_OPENERS: dict[str, Callable[[Path], BinaryIO]] = {
+    ".xz": lambda path: lzma.open(path),  # type: ignore[return-value]
+    ".gz": lambda path: gzip.open(path),  # type: ignore[return-value]
+}
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a UTF-8 text, decompressing names that end in `.xz` or `.gz`; line ends stay.
+
+    Raises:
+        ValueError: the file is missing, cut short, empty or not UTF-8.
+    """
+    path = Path(path)
+    opener = _OPENERS.get(path.suffix, lambda path: path.open("rb"))
+    try:
+        with opener(path) as file:
+            text = file.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Text {path} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); "
+            "convert it first."
+        ) from error
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise ValueError(f"Text {path} cannot be read: {error}.") from error
+    if not text:
+        raise ValueError(f"Text {path} is empty.")
+    return text
+
+
+def windows(ids: Sequence[int], length: int, count: int | None) -> Int[np.ndarray, "count length"]:
+    """Cuts the first `count` windows of `length` tokens, side by side; None takes all that fit.
+
+    Raises:
+        ValueError: the text has fewer tokens than that.
+
+    Example:
+        >>> windows([1, 2, 3, 4, 5], length=2, count=2)
+        array([[1, 2],
+               [3, 4]], dtype=int32)
+    """
+    _check_length(len(ids), length)
+    fit = len(ids) // length
+    wanted = fit if count is None else count
+    if not 1 <= wanted <= fit:
+        raise ValueError(
+            f"A text of {len(ids)} tokens holds 1 to {fit} windows of {length}, got {count}; give "
+            "a longer text, fewer windows or a shorter context."
+        )
+    return np.asarray(ids[: wanted * length], np.int32).reshape(wanted, length)
+
+
+def sequences(
+    ids: Sequence[int], length: int, count: int, seed: int
+) -> Int[np.ndarray, "count length"]:
+    """Draws `count` calibration sequences of `length` tokens that start anywhere in the text.
+
+    Starts are drawn independently, so that sequences may overlap: the procedure of SparseGPT and
+    Wanda (their released code), with numpy's generator.
+
+    Raises:
+        ValueError: the text is shorter than one sequence, or `count` is not positive.
+
+    Example:
+        >>> sequences([7, 8, 9], length=3, count=2, seed=0)
+        array([[7, 8, 9],
+               [7, 8, 9]], dtype=int32)
+    """
+    _check_length(len(ids), length)
+    if count < 1:
+        raise ValueError(f"Calibration needs at least 1 sequence, got {count}.")
+    starts = np.random.default_rng(seed).integers(0, len(ids) - length + 1, count)
+    return np.asarray(ids, np.int32)[starts[:, None] + np.arange(length)]
+
+
+def _check_length(tokens: int, length: int) -> None:
+    if length < 1:
+        raise ValueError(f"A sequence needs at least 1 token, got a length of {length}.")
+    if tokens < length:
+        raise ValueError(
+            f"The text has {tokens} tokens, shorter than one sequence of {length}; give a longer "
+            "text or a shorter sequence."
+        )
+
+
+def builtin_text(part: Literal["calibration", "evaluation"]) -> str:
+    """English prose that every Python has: the help topics of the language, in two disjoint parts.
+
+    Topics alternate between the parts in the order of their names. Some topics quote paragraphs
+    of others; those that the evaluation part has as well are left out of the calibration part.
+    The words differ between versions of Python, so figures compare within one version only.
+
+    Returns:
+        About 200,000 characters.
+    """
+    from pydoc_data.topics import topics  # 0.7 MB, wanted by nobody else
+
+    names = sorted(topics)
+    evaluation = [topics[name] for name in names[1::2]]
+    if part == "evaluation":
+        return "\n\n".join(evaluation)
+    quoted = {_words(paragraph) for text in evaluation for paragraph in text.split("\n\n")}
+    return "\n\n".join(
+        paragraph
+        for name in names[::2]
+        for paragraph in topics[name].split("\n\n")
+        if _words(paragraph) not in quoted
+    )
+
+
+def _words(paragraph: str) -> str:
+    """A paragraph without the line ends and the indentation that differ between quotes of it."""
+    return " ".join(paragraph.split())

@@ -1,0 +1,161 @@
+"""What every loader returns: a config, a tokenizer, and tensors that are read when asked for."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gossamer.data import Tokenizer
+from gossamer.models import ModelConfig, OptConfig
+from gossamer.weights import Weight
+
+Shape: TypeAlias = tuple[int, ...]
+
+_MOST_NAMED = 6
+"""Faults of one kind that an error spells out before it counts the rest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor that is not read yet.
+
+    Attributes:
+        shape: in our orientation, `[in, out]` for a kernel.
+        dtype: of the values once read.
+        read: gives a numpy array, or a compressed weight as the file has it.
+    """
+
+    shape: Shape
+    dtype: np.dtype
+    read: Callable[[], np.ndarray | Weight]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model on disk.
+
+    Attributes:
+        config: its sizes.
+        tensors: our path -> tensor, for exactly the parameters of `config`.
+        tokenizer: None where the source has none.
+        source: where it comes from: `name`, `format`, and what identifies the files.
+        hf_config: the `config.json` to save it with.
+    """
+
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer: Tokenizer | None
+    source: Mapping[str, str | int]
+    hf_config: Mapping[str, Any]
+
+    @property
+    def paths(self) -> list[str]:
+        """Names of all parameters, in the order of the model."""
+        return list(self.tensors)
+
+    def read(self, path: str) -> np.ndarray | Weight:
+        """Reads one parameter.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        if path not in self.tensors:
+            near = difflib.get_close_matches(path, self.tensors, n=3, cutoff=0.0)
+            raise ValueError(f"The model has no parameter {path!r}; near are {near}.")
+        return self.tensors[path].read()
+
+    def require_tokenizer(self) -> Tokenizer:
+        """The tokenizer, for what cannot go without.
+
+        Raises:
+            ValueError: the source has none.
+        """
+        if self.tokenizer is None:
+            raise ValueError(
+                f"Model {self.source.get('name')!r} came without a tokenizer; put its "
+                "tokenizer.json beside config.json (for llama2.c: tokenizer.bin beside the model)."
+            )
+        return self.tokenizer
+
+    def with_tensors(self, replaced: Mapping[str, np.ndarray | Weight]) -> "Checkpoint":
+        """This checkpoint with some parameters replaced by weights in memory.
+
+        Raises:
+            ValueError: a name or a shape is not the model's.
+        """
+        for path, weight in replaced.items():
+            if path not in self.tensors or tuple(weight.shape) != self.tensors[path].shape:
+                known = self.tensors[path].shape if path in self.tensors else "no such parameter"
+                raise ValueError(
+                    f"{path!r} {tuple(weight.shape)} replaces nothing: the model has {known}."
+                )
+        return dataclasses.replace(
+            self,
+            tensors={
+                path: _in_memory(replaced[path]) if path in replaced else tensor
+                for path, tensor in self.tensors.items()
+            },
+        )
+
+
+def _in_memory(weight: np.ndarray | Weight) -> Tensor:
+    return Tensor(tuple(weight.shape), np.dtype(weight.dtype), lambda: weight)
+
+
+def check_tensors(where: str, wanted: Mapping[str, Shape], stored: Mapping[str, Shape]) -> None:
+    """Holds the tensors of a file against those of its config, in the file's names and shapes.
+
+    Raises:
+        ValueError: names all tensors that are missing, unknown or of another shape.
+    """
+    missing = [f"{name} {wanted[name]}" for name in wanted if name not in stored]
+    unknown = [f"{name} {stored[name]}" for name in stored if name not in wanted]
+    misshapen = [
+        f"{name} {stored[name]} instead of {wanted[name]}"
+        for name in wanted
+        if name in stored and tuple(stored[name]) != tuple(wanted[name])
+    ]
+    faults = [
+        f"{len(names)} {kind} ({_some(names)})"
+        for kind, names in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
+    if faults:
+        raise ValueError(f"{where}: the tensors are not those of its config: {'; '.join(faults)}.")
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def check_sizes(where: str, config: ModelConfig, stored: Iterable[Shape]) -> None:
+    """Refuses a config that claims more than the tensors hold, before anything is made of it.
+
+    Raises:
+        ValueError: a kernel of this config has more elements than all tensors have.
+    """
+    shapes = list(stored)
+    total = sum(math.prod(shape) for shape in shapes)
+    hidden = config.hidden_size
+    claims = {"num_layers": config.num_layers, "embedding": config.vocab_size * hidden}
+    if isinstance(config, OptConfig):
+        claims["positions"] = config.max_positions * hidden
+    if config.num_layers:
+        claims["mlp"] = hidden * config.intermediate_size
+        claims["attention"] = hidden * config.num_heads * config.head_dim
+    limits = {"num_layers": len(shapes)}
+    for name, size in claims.items():
+        if size > (limit := limits.get(name, total)):
+            raise ValueError(
+                f"{where}: its config claims {size} for {name}, but its tensors are {len(shapes)} "
+                f"with {total} elements: {limit} at most; the config belongs to another model, or "
+                "the file is damaged."
+            )

@@ -1,0 +1,158 @@
+"""Model folders in the Hugging Face manner: config.json, safetensors, tokenizer.json."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from gossamer.data import Tokenizer
+from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
+from gossamer.models import ModelConfig, config_from_hf, hf_key, parameter_shapes
+from gossamer.packing.files import SafetensorsFile
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_FLOATS = [np.dtype(kind) for kind in ("float32", "float16", "float64", ml_dtypes.bfloat16)]
+
+
+def load_huggingface(folder: str | Path) -> Checkpoint:
+    """Opens a folder; headers are read, and each tensor when it is asked for, as float32.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`, or the shards that
+            `model.safetensors.index.json` lists; `tokenizer.json` if there is one.
+
+    Raises:
+        ValueError: a file is missing or damaged, the model's family is not supported, or the
+            tensors are not those of the config; all of them are named.
+    """
+    folder = Path(folder)
+    where = f"Model folder {folder}"
+    hf_config = read_json(folder / "config.json")
+    config = config_from_hf(hf_config)
+    files = _open_shards(folder)
+    homes = {name: file for file in files for name in file.names}
+    stored = {name: homes[name].shape(name) for name in homes if not _is_spare(name, config)}
+    check_sizes(where, config, stored.values())
+    shapes = parameter_shapes(config)
+    wanted = {hf_key(config, path): stored_shape(path, shape) for path, shape in shapes.items()}
+    check_tensors(where, wanted, stored)
+    if odd := [name for name in wanted if homes[name].dtype(name) not in _FLOATS]:
+        raise ValueError(
+            f"{where}: {odd[0]} and {len(odd) - 1} more are {homes[odd[0]].dtype(odd[0])}; weights "
+            "must be float32, float16 or bfloat16: start from a model that is not quantized yet."
+        )
+    return Checkpoint(
+        config=config,
+        tensors={
+            path: Tensor(
+                tuple(shape),
+                np.dtype(np.float32),
+                functools.partial(_read, homes[hf_key(config, path)], hf_key(config, path), path),
+            )
+            for path, shape in shapes.items()
+        },
+        tokenizer=Tokenizer.from_folder(folder),
+        source=_provenance(folder, files),
+        hf_config=hf_config,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that must hold a JSON object.
+
+    Raises:
+        ValueError: it is missing or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {str(value)[:40]}.")
+    return value
+
+
+def is_transposed(path: str) -> bool:
+    """Whether Hugging Face stores this parameter the other way round.
+
+    Example:
+        >>> is_transposed("embedding.kernel"), is_transposed("positions.table")
+        (True, False)
+    """
+    return path.endswith(".kernel")
+
+
+def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that Hugging Face stores a parameter of ours in."""
+    return tuple(shape[::-1] if is_transposed(path) else shape)
+
+
+def _read(file: SafetensorsFile, name: str, path: str) -> np.ndarray:
+    values = file.read(name)
+    values = values.T if is_transposed(path) else values
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _is_spare(name: str, config: ModelConfig) -> bool:
+    """Whether a tensor is stored by habit and says nothing that the config does not."""
+    return name.endswith(".rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight")
+
+
+def _open_shards(folder: Path) -> list[SafetensorsFile]:
+    if (folder / _INDEX).exists():
+        return _open_indexed(folder, read_json(folder / _INDEX))
+    if (folder / _WHOLE).exists():
+        return [_open(folder / _WHOLE)]
+    if found := sorted(file.name for file in folder.glob("*.bin")):
+        raise ValueError(
+            f"Model folder {folder} has its weights as {found[0]}: a pickle of PyTorch, which can "
+            "run any code and is not read; save the model as safetensors."
+        )
+    raise ValueError(f"Model folder {folder} has neither {_WHOLE} nor {_INDEX}.")
+
+
+def _open(path: Path) -> SafetensorsFile:
+    try:
+        return SafetensorsFile(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+
+
+def _open_indexed(folder: Path, index: Mapping[str, Any]) -> list[SafetensorsFile]:
+    """Opens the shards of an index, and holds the index against what they have."""
+    homes = index.get("weight_map")
+    if not isinstance(homes, dict) or not all(isinstance(home, str) for home in homes.values()):
+        raise ValueError(f"{folder / _INDEX} needs a weight_map from tensors to files.")
+    for home in homes.values():
+        if PurePath(home).name != home or home == ".." or "\\" in home:
+            raise ValueError(
+                f"{folder / _INDEX} names the file {home!r}, which is not in the folder itself; "
+                "such names are refused."
+            )
+    files = {home: _open(folder / home) for home in sorted(set(homes.values()))}
+    if lost := [name for name, home in homes.items() if name not in files[home].names]:
+        raise ValueError(
+            f"{folder / _INDEX} says that {lost[0]} is in {homes[lost[0]]}, which does not have it "
+            f"({len(lost)} such tensors): shards and index belong to different models."
+        )
+    names = [name for file in files.values() for name in file.names]
+    if len(names) != len(set(names)):
+        raise ValueError(f"Model folder {folder} has tensors that are in several shards.")
+    return list(files.values())
+
+
+def _provenance(folder: Path, files: list[SafetensorsFile]) -> dict[str, str | int]:
+    config = hashlib.sha256((folder / "config.json").read_bytes())
+    return {
+        "name": folder.resolve().name,
+        "format": "huggingface",
+        "bytes": sum(file.nbytes for file in files),
+        "config_sha256": config.hexdigest(),
+    }

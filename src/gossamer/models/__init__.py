@@ -1,0 +1,39 @@
+"""Decoder language models as Flax NNX modules: a file a family, and how weights get into them.
+
+What a model computes is here and in `gossamer.nn`; where weights come from is in
+`gossamer.loading`, and how text is generated in `gossamer.inference`.
+"""
+
+from gossamer.models._decoder import Block, Cache, Decoder
+from gossamer.models.build import (
+    ModelConfig,
+    build,
+    build_block,
+    build_ends,
+    config_from_hf,
+    hf_key,
+    model_class,
+    parameter_shapes,
+)
+from gossamer.models.llama import Llama, LlamaBlock, LlamaConfig
+from gossamer.models.opt import Opt, OptBlock, OptConfig
+
+__all__ = [
+    "Block",
+    "Cache",
+    "Decoder",
+    "Llama",
+    "LlamaBlock",
+    "LlamaConfig",
+    "ModelConfig",
+    "Opt",
+    "OptBlock",
+    "OptConfig",
+    "build",
+    "build_block",
+    "build_ends",
+    "config_from_hf",
+    "hf_key",
+    "model_class",
+    "parameter_shapes",
+]

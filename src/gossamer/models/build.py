@@ -1,0 +1,140 @@
+"""Puts weights into models, whole or a block at a time, whatever type each weight has."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gossamer.models import _decoder
+from gossamer.models.llama import Llama, LlamaConfig
+from gossamer.models.opt import Opt, OptConfig
+from gossamer.nn.linear import CompressedParam
+from gossamer.weights import Kernel
+
+ModelConfig: TypeAlias = LlamaConfig | OptConfig
+Read: TypeAlias = Callable[[str], Kernel]
+"""From a parameter's path to its weight; a plain one is float32."""
+
+_FAMILIES: dict[str, tuple[type[Any], type[_decoder.Decoder]]] = {
+    "llama": (LlamaConfig, Llama),
+    "opt": (OptConfig, Opt),
+}
+
+
+def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
+    """Reads a Hugging Face `config.json` of a supported family.
+
+    Raises:
+        ValueError: the family or a field is not supported.
+    """
+    family = data.get("model_type")
+    if family not in _FAMILIES:
+        raise ValueError(
+            f"This config.json has model_type {family!r}; supported: {list(_FAMILIES)}."
+        )
+    return _FAMILIES[family][0].from_hf(data)
+
+
+def model_class(config: ModelConfig) -> type[_decoder.Decoder]:
+    """The class of models that a config belongs to."""
+    return next(model for kind, model in _FAMILIES.values() if isinstance(config, kind))
+
+
+def hf_key(config: ModelConfig, path: str) -> str:
+    """The name that Hugging Face gives to a parameter of ours.
+
+    A `.kernel` of ours is the transpose of theirs, the embedding's too; all else is as it is.
+
+    Example:
+        >>> config = OptConfig(vocab_size=9, hidden_size=4, intermediate_size=8, num_layers=1,
+        ...                    num_heads=2, max_positions=16)
+        >>> hf_key(config, "layers.0.mlp.fc1.kernel")
+        'model.decoder.layers.0.fc1.weight'
+    """
+    return _decoder.hf_key(model_class(config).HF_NAMES, path)
+
+
+@functools.cache
+def parameter_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Path -> shape of every parameter: those outside the blocks first, then block by block."""
+    shapes = _shapes(_abstract_ends(config))
+    if config.num_layers:
+        block = _shapes(_abstract_block(config))
+        for index in range(config.num_layers):
+            shapes |= {f"layers.{index}.{path}": shape for path, shape in block.items()}
+    return shapes
+
+
+def build(config: ModelConfig, read: Read) -> _decoder.Decoder:
+    """A whole model with the weights that `read` gives.
+
+    Raises:
+        ValueError: a weight is missing a dimension or has another shape or type than the model
+            needs; its path is named.
+    """
+    model = build_ends(config, read)
+    model.layers = nnx.List(
+        [build_block(config, read, index) for index in range(config.num_layers)]
+    )
+    model.config = config
+    return model
+
+
+def build_block(config: ModelConfig, read: Read, index: int) -> _decoder.Block:
+    """Block `index` alone, as `block(hidden, positions)`.
+
+    Blocks whose weights have the same types split into equal graph definitions, so that a function
+    compiled with the definition as a static argument serves them all.
+    """
+    block = _abstract_block(config)
+    _fill(block, read, f"layers.{index}.")
+    return block
+
+
+def build_ends(config: ModelConfig, read: Read) -> _decoder.Decoder:
+    """A model without blocks: `embed` and `logits`."""
+    model = _abstract_ends(config)
+    _fill(model, read, "")
+    return model
+
+
+def _abstract_block(config: ModelConfig) -> _decoder.Block:
+    """A block whose weights have shapes and no values."""
+    return nnx.eval_shape(lambda: model_class(config).Block(config, nnx.Rngs(0)))
+
+
+def _abstract_ends(config: ModelConfig) -> _decoder.Decoder:
+    ends = dataclasses.replace(config, num_layers=0)
+    return nnx.eval_shape(lambda: model_class(config)(ends, nnx.Rngs(0)))
+
+
+def _shapes(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+    state = nnx.to_flat_state(nnx.state(module))
+    return {".".join(map(str, path)): variable.shape for path, variable in state}
+
+
+def _fill(module: nnx.Module, read: Read, prefix: str) -> None:
+    """Sets every variable of an abstract module."""
+    for local, shape in _shapes(module).items():
+        weight = read(prefix + local)
+        if tuple(weight.shape) != tuple(shape):
+            raise ValueError(
+                f"{prefix}{local} needs the shape {tuple(shape)}, got {tuple(weight.shape)}; the "
+                "weights do not belong to this config."
+            )
+        *parents, name = local.split(".")
+        owner = functools.reduce(getattr, parents, module)
+        setattr(owner, name, _variable(weight, prefix + local))
+
+
+def _variable(weight: Kernel, path: str) -> nnx.Variable:
+    if not isinstance(weight, jax.Array | np.ndarray):
+        return CompressedParam(weight)
+    if weight.dtype != np.float32:
+        raise ValueError(f"{path} must be float32, got {weight.dtype}; convert it while reading.")
+    # A 64-byte-aligned view of a memory map becomes a device array without a copy.
+    return nnx.Param(jax.device_put(weight))

@@ -1,0 +1,71 @@
+"""Layers that hold a kernel or a table: projection, embedding, learned positions."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from gossamer.weights import dot, take
+
+INIT_STDDEV = 0.02
+"""Standard deviation of a fresh kernel, as in GPT-2 and Llama."""
+
+
+class CompressedParam(nnx.Variable):
+    """A kernel of integer planes: no `nnx.Param`, so that gradients and optimizers pass it by."""
+
+
+def _fresh(shape: tuple[int, int], rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(INIT_STDDEV * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias`, with the product left to the type of the kernel.
+
+    Attributes:
+        kernel: `[in, out]`, an array or a compressed weight.
+        bias: `[out]`, or None.
+    """
+
+    def __init__(self, in_size: int, out_size: int, *, bias: bool = False, rngs: nnx.Rngs) -> None:
+        self.kernel = _fresh((in_size, out_size), rngs)
+        self.bias = nnx.Param(jnp.zeros(out_size)) if bias else None
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """Applies the projection."""
+        y = dot(x, self.kernel.get_value())
+        return y if self.bias is None else y + self.bias.get_value()
+
+
+class Embedding(nnx.Module):
+    """Token vectors, stored as the kernel `[D, V]` of an output projection: tied models use both.
+
+    Attributes:
+        kernel: `[D, V]`, an array or a compressed weight.
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int, *, rngs: nnx.Rngs) -> None:
+        self.kernel = _fresh((hidden_size, vocab_size), rngs)
+
+    def __call__(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
+        """Looks tokens up."""
+        return take(self.kernel.get_value(), tokens)
+
+    def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Scores every token of the vocabulary, as the output projection of a tied model."""
+        return dot(x, self.kernel.get_value())
+
+
+class Positions(nnx.Module):
+    """A learned vector for every position.
+
+    Attributes:
+        table: `[P, D]`; rows are positions, so it is no kernel and no recipe for kernels matches.
+    """
+
+    def __init__(self, rows: int, hidden_size: int, *, rngs: nnx.Rngs) -> None:
+        self.table = _fresh((rows, hidden_size), rngs)
+
+    def __call__(self, rows: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
+        """Looks rows up; a row outside the table gives NaN, never its neighbour."""
+        return jnp.take(self.table.get_value(), rows, axis=0, mode="fill")

@@ -1,0 +1,30 @@
+"""Kernels packed to the last bit: their layout in memory and in files.
+
+Which weights are kept and what their codes are is decided elsewhere (`gossamer.compression`); here
+they only become bytes, and come back unchanged.
+"""
+
+from gossamer.packing.account import Account, account
+from gossamer.packing.files import SafetensorsFile, write_safetensors
+from gossamer.packing.folder import PackedFolder
+from gossamer.packing.pack import pack, pack_floats, why_dense
+from gossamer.packing.packed import Packed
+from gossamer.packing.stored import StoredTensor, check_name
+from gossamer.packing.writer import LAYOUT_VERSION, FolderWriter, shard_name
+
+__all__ = [
+    "LAYOUT_VERSION",
+    "Account",
+    "FolderWriter",
+    "Packed",
+    "PackedFolder",
+    "SafetensorsFile",
+    "StoredTensor",
+    "account",
+    "check_name",
+    "pack",
+    "pack_floats",
+    "shard_name",
+    "why_dense",
+    "write_safetensors",
+]
