@@ -105,7 +105,7 @@ def test_what_is_not_supported_is_named(tmp_path, llama, keys, message):
 
 def test_another_architecture_is_refused(tmp_path, llama):
     path = llama.write_gguf(tmp_path / "tiny.gguf", architecture="qwen2")
-    with pytest.raises(ValueError, match="general.architecture 'qwen2'; only 'llama' is"):
+    with pytest.raises(ValueError, match=r"general.architecture 'qwen2'; only 'llama' is"):
         load_gguf(path)
 
 

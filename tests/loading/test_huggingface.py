@@ -70,7 +70,9 @@ def test_the_config_and_the_tokenizer_come_with_the_model(tmp_path, llama):
     assert checkpoint.source["name"] == "model"
 
 
-@pytest.mark.parametrize("spare", ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"])
+@pytest.mark.parametrize(
+    "spare", ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+)
 def test_tensors_that_are_stored_by_habit_are_passed_over(tmp_path, tied_llama, spare):
     folder = tied_llama.write_huggingface(tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
@@ -177,13 +179,13 @@ def test_a_truncated_file_is_refused_by_name(folder, keep):
 
 def test_pickles_are_not_read(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="pytorch_model.bin: a pickle of PyTorch"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin: a pickle of PyTorch"):
         load_huggingface(folder)
 
 
 def test_a_folder_without_weights_or_config_is_refused(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="has neither model.safetensors nor"):
+    with pytest.raises(ValueError, match=r"has neither model.safetensors nor"):
         load_huggingface(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from gossamer.compression.report import (
     write_report,
 )
 from gossamer.compression.sinks import FolderSink, MemorySink
+from gossamer.data import Tokenizer
 from gossamer.evaluation import perplexity
 from gossamer.loading import Checkpoint
 from gossamer.recipe import Recipe
@@ -119,14 +121,13 @@ def one_shot(
         The compressed model, and the report, which is in `out` too.
 
     Raises:
-        ValueError: as in `compress`.
-        FileExistsError: `out` exists and `overwrite` is not set.
+        ValueError: as in `compress`; `out` exists and `overwrite` is not set.
     """
     clock = _Clock()
     job = _job(checkpoint, recipe, method, calibration, sequences, sequence_length, seed)
     rules = job.rules()
     sink: Sink = (
-        MemorySink(checkpoint) if out is None else FolderSink(job, out, overwrite=overwrite)
+        MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
     )
     steps = checkpoint.config.num_layers + 1
     with clock.stage("compress"):
@@ -166,7 +167,7 @@ def _job(
             )
         calibration = Calibration.from_text(
             calibration,
-            checkpoint.require_tokenizer(),
+            _tokenizer(checkpoint),
             count=sequences,
             length=sequence_length,
             seed=seed,
@@ -174,6 +175,15 @@ def _job(
     return Job(
         checkpoint=checkpoint, recipe=recipe, method=method, calibration=calibration, seed=seed
     )
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    if checkpoint.tokenizer is None:
+        raise ValueError(
+            f"Model {checkpoint.source['name']!r} has no tokenizer, so a calibration text cannot be "
+            "read; put tokenizer.json beside it, or give a Calibration of token ids."
+        )
+    return checkpoint.tokenizer
 
 
 class _Clock:
@@ -220,9 +230,7 @@ def _report(
     out: pathlib.Path | None,
     seconds: dict[str, float],
 ) -> Report:
-    parameters = sum(
-        int(np.prod(job.checkpoint.tensors[path].shape)) for path in job.checkpoint.paths
-    )
+    parameters = sum(math.prod(tensor.shape) for tensor in job.checkpoint.tensors.values())
     held = sum(compressed.read(path).nbytes for path in compressed.paths)
     return Report(
         model=str(job.checkpoint.source["name"]),

@@ -7,7 +7,6 @@ magnitude and rounded to nearest: their inputs are not measured.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from gossamer.compression.kernel import CALIBRATED, KernelReport, Method, compre
 from gossamer.compression.observe import input_grams
 from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
+from gossamer.loading.checkpoint import parts
 from gossamer.models import build_block
 from gossamer.recipe import Recipe, Rule
 from gossamer.weights import Kernel
@@ -117,12 +117,12 @@ def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> lis
         advance: called after each of the `num_layers + 1` parts.
     """
     rules = job.rules()
+    groups = parts(job.checkpoint.paths)
     reports: list[KernelReport] = []
     hidden: Float[Array, "B T D"] | None = None
-    for part in range(job.checkpoint.config.num_layers + 1):
+    for part, paths in enumerate(groups):
         done = sink.finished(part)
         if done is None:
-            paths = part_paths(job.checkpoint, part)
             done = _compress_part(job, rules, paths, part, hidden)
             sink.put(part, *done)
         tensors, part_reports = done
@@ -131,16 +131,6 @@ def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> lis
             hidden = _propagate(job, part, tensors, hidden)
         advance()
     return reports
-
-
-def part_paths(checkpoint: Checkpoint, part: int) -> list[str]:
-    """The names of what belongs to no block (part 0) or to block `part - 1`."""
-    block = re.compile(r"layers\.(\d+)\.")
-    return [
-        path
-        for path in checkpoint.paths
-        if (int(found[1]) + 1 if (found := block.match(path)) else 0) == part
-    ]
 
 
 def _compress_part(

@@ -2,17 +2,12 @@
 
 import gzip
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
-
-_OPENERS: dict[str, Callable[[Path], BinaryIO]] = {
-    ".xz": lambda path: lzma.open(path),  # type: ignore[return-value]
-    ".gz": lambda path: gzip.open(path),  # type: ignore[return-value]
-}
 
 
 def read_text(path: str | Path) -> str:
@@ -22,10 +17,8 @@ def read_text(path: str | Path) -> str:
         ValueError: the file is missing, cut short, empty or not UTF-8.
     """
     path = Path(path)
-    opener = _OPENERS.get(path.suffix, lambda path: path.open("rb"))
     try:
-        with opener(path) as file:
-            text = file.read().decode("utf-8")
+        text = _decompress(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"Text {path} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); "
@@ -36,6 +29,13 @@ def read_text(path: str | Path) -> str:
     if not text:
         raise ValueError(f"Text {path} is empty.")
     return text
+
+
+def _decompress(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(content)
+    return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def windows(ids: Sequence[int], length: int, count: int | None) -> Int[np.ndarray, "count length"]:

@@ -10,8 +10,10 @@ import tokenizers
 
 from gossamer.data import vocabulary_files
 from gossamer.data.chat import render_chat
+from gossamer.data.json_files import read_json
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+"""The files of a tokenizer that `Tokenizer.to_files` writes."""
 
 _NAMED = ("bos", "eos", "unk", "pad")
 """Special tokens that a tokenizer_config.json and chat templates know by name."""
@@ -107,12 +109,12 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_buffer((folder / "tokenizer.json").read_bytes())
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}.") from error
-        config = _read_json(folder / "tokenizer_config.json")
+        config = _read_if_there(folder / "tokenizer_config.json")
         template = folder / "chat_template.jinja"
         if template.exists():
             config["chat_template"] = template.read_text(encoding="utf-8")
         ends = [
-            _read_json(folder / name).get("eos_token_id")
+            _read_if_there(folder / name).get("eos_token_id")
             for name in ("generation_config.json", "config.json")
         ]
         return _named(backend, config, [*ends, _token(config, "eos")])
@@ -181,13 +183,5 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=2).encode()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {str(value)[:40]}.")
-    return value
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

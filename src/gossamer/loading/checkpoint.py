@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -43,6 +45,7 @@ class Checkpoint:
         tokenizer: None where the source has none.
         source: where it comes from: `name`, `format`, and what identifies the files.
         hf_config: the `config.json` to save it with.
+        recipe: what was done to the weights, as plain data; None leaves them as they came.
     """
 
     config: ModelConfig
@@ -50,6 +53,7 @@ class Checkpoint:
     tokenizer: Tokenizer | None
     source: Mapping[str, str | int]
     hf_config: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -99,6 +103,25 @@ class Checkpoint:
                 for path, tensor in self.tensors.items()
             },
         )
+
+    def side_files(self) -> dict[str, bytes]:
+        """What stands beside the weights in a model's folder: `config.json` and the tokenizer."""
+        config = json.dumps(self.hf_config, ensure_ascii=False, indent=2, sort_keys=True).encode()
+        return {"config.json": config, **(self.tokenizer.to_files() if self.tokenizer else {})}
+
+
+def parts(paths: Iterable[str]) -> list[list[str]]:
+    """Groups parameters: first those outside the blocks, then each block's, in their order.
+
+    Example:
+        >>> parts(["embedding.kernel", "layers.0.mlp.up_proj.kernel", "norm.scale"])
+        [['embedding.kernel', 'norm.scale'], ['layers.0.mlp.up_proj.kernel']]
+    """
+    groups: dict[int, list[str]] = {}
+    for path in paths:
+        block = re.match(r"layers\.(\d+)\.", path)
+        groups.setdefault(int(block[1]) + 1 if block else 0, []).append(path)
+    return [groups[index] for index in sorted(groups)]
 
 
 def _in_memory(weight: np.ndarray | Weight) -> Tensor:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,11 +10,12 @@ import ml_dtypes
 import numpy as np
 
 from gossamer.data import Tokenizer
+from gossamer.data.json_files import read_json
 from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
 from gossamer.models import ModelConfig, config_from_hf, hf_key, parameter_shapes
-from gossamer.packing.files import SafetensorsFile
+from gossamer.packing import SafetensorsFile
 
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOATS = [np.dtype(kind) for kind in ("float32", "float16", "float64", ml_dtypes.bfloat16)]
 
 
@@ -62,23 +62,6 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that must hold a JSON object.
-
-    Raises:
-        ValueError: it is missing or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {str(value)[:40]}.")
-    return value
-
-
 def is_transposed(path: str) -> bool:
     """Whether Hugging Face stores this parameter the other way round.
 
@@ -106,16 +89,16 @@ def _is_spare(name: str, config: ModelConfig) -> bool:
 
 
 def _open_shards(folder: Path) -> list[SafetensorsFile]:
-    if (folder / _INDEX).exists():
-        return _open_indexed(folder, read_json(folder / _INDEX))
-    if (folder / _WHOLE).exists():
-        return [_open(folder / _WHOLE)]
+    if (folder / INDEX).exists():
+        return _open_indexed(folder, read_json(folder / INDEX))
+    if (folder / WHOLE).exists():
+        return [_open(folder / WHOLE)]
     if found := sorted(file.name for file in folder.glob("*.bin")):
         raise ValueError(
             f"Model folder {folder} has its weights as {found[0]}: a pickle of PyTorch, which can "
             "run any code and is not read; save the model as safetensors."
         )
-    raise ValueError(f"Model folder {folder} has neither {_WHOLE} nor {_INDEX}.")
+    raise ValueError(f"Model folder {folder} has neither {WHOLE} nor {INDEX}.")
 
 
 def _open(path: Path) -> SafetensorsFile:
@@ -129,17 +112,17 @@ def _open_indexed(folder: Path, index: Mapping[str, Any]) -> list[SafetensorsFil
     """Opens the shards of an index, and holds the index against what they have."""
     homes = index.get("weight_map")
     if not isinstance(homes, dict) or not all(isinstance(home, str) for home in homes.values()):
-        raise ValueError(f"{folder / _INDEX} needs a weight_map from tensors to files.")
+        raise ValueError(f"{folder / INDEX} needs a weight_map from tensors to files.")
     for home in homes.values():
-        if PurePath(home).name != home or home == ".." or "\\" in home:
+        if PurePath(home).name != home or home in ("", "..") or "\\" in home:
             raise ValueError(
-                f"{folder / _INDEX} names the file {home!r}, which is not in the folder itself; "
+                f"{folder / INDEX} names the file {home!r}, which is not in the folder itself; "
                 "such names are refused."
             )
     files = {home: _open(folder / home) for home in sorted(set(homes.values()))}
     if lost := [name for name, home in homes.items() if name not in files[home].names]:
         raise ValueError(
-            f"{folder / _INDEX} says that {lost[0]} is in {homes[lost[0]]}, which does not have it "
+            f"{folder / INDEX} says that {lost[0]} is in {homes[lost[0]]}, which does not have it "
             f"({len(lost)} such tensors): shards and index belong to different models."
         )
     names = [name for file in files.values() for name in file.names]

@@ -92,6 +92,7 @@ def write_safetensors(
     path: pathlib.Path,
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
+    alignment: int = ALIGNMENT,
 ) -> str:
     """Writes tensors in their order; the same tensors give the same bytes.
 
@@ -99,6 +100,8 @@ def write_safetensors(
         path: the file; an old one stays whole until the new one is complete.
         tensors: arrays by name, of a dtype that safetensors names.
         metadata: free text for the header.
+        alignment: bytes whose multiples tensors start at; 1 writes no padding, for libraries that
+            take every tensor of a file for a weight.
 
     Returns:
         SHA-256 of the file, in hexadecimal.
@@ -126,7 +129,7 @@ def write_safetensors(
                 f"Tensor {name} {array.shape} has dtype {array.dtype}, which safetensors lacks; "
                 f"it has {[str(dtype) for dtype in _NAMES]}."
             )
-        if gap := -end % ALIGNMENT:
+        if gap := -end % alignment:
             add(f"_padding_{len(pieces)}", np.zeros(gap, np.uint8))
         add(name, array)
     text = json.dumps(header, separators=(",", ":")).encode()
