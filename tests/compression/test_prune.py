@@ -5,7 +5,7 @@ import pytest
 
 from gossamer.compression.prune import magnitude_mask, random_mask, wanda_mask
 from gossamer.sparsity import NM, Block, Channel, Unstructured
-from tests.compression.sheet import INPUTS, KERNEL
+from tests.compression.golden_layer import INPUTS, KERNEL
 
 NORM = np.sqrt((INPUTS**2).sum(axis=0))
 PATTERNS = {  # pattern: weights kept of a kernel [16, 6]

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_bfloat16_rounds_every_weight(tmp_path, dense, llama):
 
 def test_compressed_weights_are_written_as_the_values_they_stand_for(tmp_path, dense):
     form = Int(bits=4, group=32)
-    weight = Quantized(data=form.encode(dense.read(KERNEL)), format=form)
+    weight = Quantized(data=form.encode(jnp.asarray(dense.read(KERNEL))), format=form)
     export_dense(dense.with_tensors({KERNEL: weight}), tmp_path / "out")
     got = load_huggingface(tmp_path / "out").read(KERNEL)
     np.testing.assert_array_equal(got, weight.materialize())
@@ -114,5 +115,5 @@ def test_transformers_computes_our_logits(tmp_path, request, name):
     tokens = np.random.default_rng(0).integers(0, checkpoint.config.vocab_size, (2, 17))
     with torch.no_grad():
         want = theirs(torch.asarray(tokens)).logits.numpy()
-    got = build(checkpoint.config, checkpoint.read)(tokens)
+    got = build(checkpoint.config, checkpoint.read)(jnp.asarray(tokens))
     np.testing.assert_allclose(got, want, atol=1e-5)

@@ -26,6 +26,7 @@ from gossamer.compression.sinks import FolderSink, MemorySink
 from gossamer.data import Tokenizer
 from gossamer.evaluation import perplexity
 from gossamer.loading import Checkpoint
+from gossamer.packing import model_bytes
 from gossamer.recipe import Recipe
 
 Model = TypeVar("Model")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gossamer.compression.hessian import gram
 from gossamer.inference.blockwise import batches
 from gossamer.weights import Kernel, dot, materialize, take
 
@@ -28,8 +29,7 @@ class _Watch:
 
     def see(self, path: str, x: Float[Array, "*batch in"]) -> None:
         if id(x) not in self.by_input:
-            rows = x.reshape(-1, x.shape[-1])
-            self.by_input[id(x)] = (x, jnp.matmul(rows.T, rows))
+            self.by_input[id(x)] = (x, gram(x))
         self.by_path[path] = self.by_input[id(x)][1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-QUERY_CHUNK = 128
+QUERY_CHUNK = 64
 """Queries scored at once. A chunk reads only the keys before its end, which saves half of the
 work, and its scores stay in the processor's cache."""
 

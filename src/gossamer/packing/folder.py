@@ -126,6 +126,16 @@ class PackedFolder:
                 raise ValueError(f"Plane {name!r} {where} holds NaN or Inf.")
 
 
+def model_bytes(folder: pathlib.Path) -> int:
+    """Bytes of all files of a saved model; a report or a plot that lies beside them does not count.
+
+    Raises:
+        ValueError: the folder is no saved model.
+    """
+    names = {*_read_description(folder)["files"], DESCRIPTION}
+    return sum((folder / check_name(name)).stat().st_size for name in names)
+
+
 def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     file = folder / DESCRIPTION
     if not file.is_file():

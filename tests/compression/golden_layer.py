@@ -1,6 +1,6 @@
-"""The layer that the golden vectors of the reference sheet, section 9.4, were made with.
+"""The layer of the golden vectors: the released GPTQ and SparseGPT code was run on it.
 
-The vectors were made by the released GPTQ and SparseGPT code; kernels are turned to `[in, out]`.
+Kernels are turned to `[in, out]`.
 """
 
 import numpy as np
