@@ -9,22 +9,47 @@ from hypothesis import strategies as st
 from gossamer.compression._sweep import sweep
 from gossamer.compression.hessian import inverse_factor
 from gossamer.compression.prune import magnitude_mask, wanda_mask
-from gossamer.compression.sparsegpt import Solved, sparsegpt
+from gossamer.compression.sparsegpt import sparsegpt
 from gossamer.quantization import Int
+from gossamer.quantization.formats import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression import oracle
 from tests.compression.golden_layer import GRAM, INPUTS, KERNEL
 
 INT4 = Int(4, group=32, scale="bfloat16")
-BITWISE = [  # pattern, format: one of each kind of mask and of grid
-    (NM(2, 4), None),
-    (Unstructured(0.5), None),
+CASES = {  # pattern, format, the same for the oracle
+    "2:4": (NM(2, 4), None, {"keep_of": (2, 4)}),
+    "1:16": (NM(1, 16), None, {"keep_of": (1, 16)}),
+    "half": (Unstructured(0.5), None, {"sparsity": 0.5}),
+    "int4": (None, Int(4), {"grid": oracle.symmetric(4)}),
+    "int4 groups": (None, INT4, {"grid": oracle.symmetric(4, 32, bfloat16=True)}),
+    "2:4 int4 groups": (
+        NM(2, 4),
+        INT4,
+        {"keep_of": (2, 4), "grid": oracle.symmetric(4, 32, bfloat16=True)},
+    ),
+    "4:8 int4 asymmetric": (
+        NM(4, 8),
+        Int(4, symmetric=False),
+        {"keep_of": (4, 8), "grid": oracle.asymmetric(4)},
+    ),
+    "1:4 int2 asymmetric groups": (
+        NM(1, 4),
+        Int(2, group=64, symmetric=False),
+        {"keep_of": (1, 4), "grid": oracle.asymmetric(2, 64)},
+    ),
+    "half int3 groups": (
+        Unstructured(0.5),
+        Int(3, group=64),
+        {"sparsity": 0.5, "grid": oracle.symmetric(3, 64)},
+    ),
+}
+STORED = [  # pattern, format: every kind of scale
     (NM(2, 4), INT4),
-    (NM(1, 4), Int(2, group=32, symmetric=False)),
+    (NM(2, 4), Int(8)),
+    (NM(1, 4), Int(2, group=32, symmetric=False, scale="e4m3")),
     (Unstructured(0.5), Int(4, group=32, scale="e8m0")),
-    (NM(4, 8), Int(8)),
-    (None, Int(3, group=64, scale="e4m3")),
-    (None, None),
+    (None, Int(3, group=64, symmetric=False)),
 ]
 RELEASED_SYMMETRIC = {  # bits: scales, zero point, codes, output error, that of nearest rounding
     4: (
@@ -76,8 +101,8 @@ def golden_error(values) -> float:
 
 
 @functools.cache
-def layer(size: int = 256, out: int = 96, dead: tuple[int, ...] = ()):
-    """A kernel and the Gram matrix of correlated inputs with heavy-tailed sizes."""
+def layer(size: int = 256, out: int = 96, *, dead: tuple[int, ...] = ()):
+    """A kernel, and the Gram matrix of correlated inputs with heavy-tailed sizes."""
     rng = np.random.default_rng(7)
     mixing = rng.normal(size=(size // 4, size))
     x = rng.normal(size=(4 * size, size // 4)) @ mixing + 2 * rng.normal(size=(4 * size, size))
@@ -88,11 +113,9 @@ def layer(size: int = 256, out: int = 96, dead: tuple[int, ...] = ()):
 
 
 def output_error(values, kernel, gram) -> float:
+    """Squared, over all tokens and outputs."""
     w, compressed, h = (np.asarray(a, np.float64) for a in (kernel, values, gram))
     return oracle.output_error(w.T, compressed.T, h)
-
-
-# ---- golden vectors of the released code
 
 
 @pytest.mark.parametrize(("pattern", "format", "want", "error"), GOLDEN.values(), ids=GOLDEN)
@@ -144,3 +167,213 @@ def test_oracle_gives_the_golden_codes(bits):
     solved = oracle.solve(KERNEL.T, GRAM, grid=grid)
     np.testing.assert_array_equal(solved.codes, want)
     assert golden_error(solved.weights.T) == pytest.approx(error, abs=6e-6)
+
+
+@pytest.mark.parametrize(("pattern", "format", "options"), CASES.values(), ids=CASES)
+def test_agrees_with_float64_a_column_at_a_time(pattern, format, options):
+    kernel, gram = layer()
+    solved = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    want = oracle.solve(np.asarray(kernel).T, np.asarray(gram), **options)
+    # float32 may decide a near-tie the other way, after which that output goes its own way. On
+    # the machine of the author no mask and no code differs.
+    assert np.mean(solved.mask.T != want.keep) < 0.002
+    if solved.codes is not None and solved.codes.zeros is None:
+        assert np.mean(solved.codes.codes.T != want.codes) < 0.01
+    error = output_error(want.weights.T, kernel, gram)
+    assert output_error(solved.values, kernel, gram) == pytest.approx(error, rel=0.005)
+
+
+@pytest.mark.parametrize(("size", "block"), [(144, 128), (144, 64), (100, 128), (12, 5)])
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)], ids=str)
+def test_last_block_may_be_short(pattern, size, block):
+    kernel, gram = layer(size, 24)
+    solved = sparsegpt(kernel, gram, pattern=pattern, format=None, block=block)
+    options = {"keep_of": (2, 4)} if isinstance(pattern, NM) else {"sparsity": 0.5}
+    want = oracle.solve(np.asarray(kernel).T, np.asarray(gram), **options, block=block)
+    error = output_error(want.weights.T, kernel, gram)
+    assert np.mean(solved.mask.T != want.keep) < 0.002
+    assert output_error(solved.values, kernel, gram) == pytest.approx(error, rel=0.005)
+
+
+@pytest.mark.parametrize("format", [Int(4, group=24), Int(4, group=144), Int(4, group=12)], ids=str)
+def test_groups_that_do_not_divide_the_block_widen_it(format):
+    kernel, gram = layer(144, 24)
+    solved = sparsegpt(kernel, gram, pattern=NM(2, 4), format=format, block=16)
+    grid = oracle.symmetric(4, format.group)
+    want = oracle.solve(np.asarray(kernel).T, np.asarray(gram), keep_of=(2, 4), grid=grid)
+    error = output_error(want.weights.T, kernel, gram)
+    assert output_error(solved.values, kernel, gram) == pytest.approx(error, rel=0.005)
+
+
+@pytest.mark.parametrize(("pattern", "format"), STORED, ids=str)
+def test_codes_stand_for_the_values_bit_for_bit(pattern, format):
+    kernel, gram = layer()
+    values, mask, codes = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    assert codes is not None
+    assert codes.scales.shape == (format.groups(256), 96)
+    assert (codes.zeros is None) == format.symmetric
+    np.testing.assert_array_equal(codes.decode(), values)
+    np.testing.assert_array_equal(codes.decode() * mask, values)
+    assert int(codes.codes.min()) >= format.qmin
+    assert int(codes.codes.max()) <= format.qmax
+
+
+@pytest.mark.parametrize("scale", ["bfloat16", "e8m0", "e4m3"])
+def test_scales_are_numbers_that_their_storage_holds(scale):
+    kernel, gram = layer()
+    codes = sparsegpt(kernel, gram, pattern=NM(2, 4), format=Int(4, 32, scale)).codes
+    assert codes is not None
+    stored = scale_from_bytes(scale_to_bytes(codes.scales, scale), scale)
+    np.testing.assert_array_equal(stored, codes.scales)
+
+
+def test_grid_without_groups_is_that_of_the_dense_kernel():
+    kernel, gram = layer()
+    codes = sparsegpt(kernel, gram, pattern=NM(2, 4), format=Int(4)).codes
+    assert codes is not None
+    np.testing.assert_array_equal(codes.scales, Int(4).encode(kernel).scales)
+
+
+@settings(deadline=None, max_examples=20)  # each new shape compiles
+@given(
+    pattern=st.sampled_from([NM(1, 2), NM(2, 4), NM(3, 4), NM(5, 8)]),
+    format=st.sampled_from([None, Int(4), Int(2, group=8)]),
+    seed=st.integers(0, 2**32 - 1),
+    zeros=st.floats(0, 1),
+)
+def test_every_group_keeps_n_whatever_the_weights(pattern, format, seed, zeros):
+    rng = np.random.default_rng(seed)
+    kernel = np.where(rng.random((24, 5)) < zeros, 0, rng.normal(size=(24, 5)))
+    x = np.where(rng.random((30, 24)) < zeros, 0, rng.normal(size=(30, 24)))
+    values, mask, _ = sparsegpt(
+        jnp.asarray(kernel, jnp.float32),
+        jnp.asarray(x.T @ x, jnp.float32),
+        pattern=pattern,
+        format=format,
+    )
+    np.testing.assert_array_equal(mask.reshape(-1, pattern.m, 5).sum(axis=1), pattern.n)
+    assert np.isfinite(values).all()
+    assert (np.asarray(values)[~np.asarray(mask)] == 0).all()
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9])
+def test_unstructured_prunes_one_more_than_its_share_of_each_block(sparsity):
+    kernel, gram = layer()
+    mask = sparsegpt(kernel, gram, pattern=Unstructured(sparsity), format=None, block=64).mask
+    pruned = (~np.asarray(mask)).reshape(4, -1).sum(axis=1)
+    np.testing.assert_array_equal(pruned, int(sparsity * 64 * 96) + 1)
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)], ids=str)
+def test_compensation_beats_wanda_and_wanda_beats_magnitude(pattern):
+    kernel, gram = layer()
+    norm = jnp.sqrt(jnp.diag(gram))
+    solved = sparsegpt(kernel, gram, pattern=pattern, format=None).values
+    wanda = jnp.where(wanda_mask(kernel, norm, pattern), kernel, 0)
+    magnitude = jnp.where(magnitude_mask(kernel, pattern), kernel, 0)
+    errors = [output_error(values, kernel, gram) for values in (solved, wanda, magnitude)]
+    assert errors[0] < errors[1] < errors[2]
+
+
+@pytest.mark.parametrize(("pattern", "format"), [(NM(2, 4), None), (None, INT4), (NM(2, 4), INT4)])
+def test_compensated_loss_is_below_that_of_the_same_mask_without(pattern, format):
+    kernel, gram = layer()
+    values, mask, _ = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    plain = jnp.where(mask, kernel, 0)
+    plain = plain if format is None else format.encode(plain).decode()
+    assert output_error(values, kernel, gram) < 0.5 * output_error(plain, kernel, gram)
+
+
+def test_uncorrelated_inputs_leave_nothing_to_compensate():
+    kernel, _ = layer()
+    values, mask, _ = sparsegpt(kernel, jnp.eye(256), pattern=NM(2, 4), format=None)
+    np.testing.assert_array_equal(mask, magnitude_mask(kernel, NM(2, 4)))
+    np.testing.assert_array_equal(values, jnp.where(mask, kernel, 0))
+
+
+def test_dense_kernel_without_a_format_stays_as_it_is():
+    kernel, gram = layer()
+    np.testing.assert_array_equal(sparsegpt(kernel, gram, pattern=None, format=None).values, kernel)
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)], ids=str)
+@pytest.mark.parametrize("factor", [2.0**-20, 2.0**10])
+def test_scale_of_the_gram_matrix_changes_nothing(pattern, factor):
+    kernel, gram = layer(dead=(3, 70))
+    want = sparsegpt(kernel, gram, pattern=pattern, format=INT4)
+    got = sparsegpt(kernel, factor * gram, pattern=pattern, format=INT4)
+    np.testing.assert_array_equal(got.values, want.values)
+
+
+def test_number_of_tokens_changes_nothing():
+    kernel, gram = layer()
+    want = sparsegpt(kernel, gram, pattern=NM(2, 4), format=None)
+    got = sparsegpt(kernel, gram / 1000, pattern=NM(2, 4), format=None)
+    np.testing.assert_array_equal(got.mask, want.mask)
+    np.testing.assert_allclose(got.values, want.values, atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5), None], ids=str)
+def test_two_runs_give_the_same_bytes(pattern):
+    kernel, gram = layer()
+    first, second = (sparsegpt(kernel, gram, pattern=pattern, format=INT4) for _ in range(2))
+    assert np.asarray(first.values).tobytes() == np.asarray(second.values).tobytes()
+    assert np.asarray(first.mask).tobytes() == np.asarray(second.mask).tobytes()
+
+
+def test_dead_inputs_get_zeros_and_change_nothing_else():
+    dead = (0, 5, 100)
+    kernel, gram = layer(dead=dead)
+    values, mask, _ = sparsegpt(kernel, gram, pattern=NM(2, 4), format=None)
+    live = np.setdiff1d(np.arange(256), dead)
+    assert (np.asarray(values)[list(dead)] == 0).all()
+    # Zeros lose to every other weight, so that they are pruned first.
+    assert not np.asarray(mask)[list(dead)].any()
+    changed = kernel.at[jnp.array(dead)].set(99.0)
+    again = sparsegpt(changed, gram, pattern=NM(2, 4), format=None).values
+    np.testing.assert_array_equal(np.asarray(again)[live], np.asarray(values)[live])
+
+
+def test_kernel_of_another_float_type_is_computed_in_float32():
+    kernel, gram = layer()
+    half = kernel.astype(jnp.bfloat16)
+    got = sparsegpt(half, gram, pattern=NM(2, 4), format=None).values
+    want = sparsegpt(half.astype(jnp.float32), gram, pattern=NM(2, 4), format=None).values
+    np.testing.assert_array_equal(got, want)
+
+
+REFUSED = {
+    "other_pattern": (
+        {"pattern": Channel(0.5)},
+        "cannot choose 50% of channels; use Wanda or magnitude",
+    ),
+    "blocks": ({"pattern": Block(0.5, (4, 1))}, "cannot choose 50% in blocks of 4x1; use Wanda"),
+    "groups_of_m": (
+        {"pattern": NM(3, 5)},
+        r"3:5 needs .* multiple of 5, got 16 in shape \(16, 3\)",
+    ),
+    "groups_of_scales": ({"format": Int(4, group=6)}, "multiple of 6, got 16"),
+    "scales_inside_m": (
+        {"pattern": NM(2, 8), "format": Int(4, group=4)},
+        "whole groups of 2:8, got group=4; choose a multiple of 8",
+    ),
+    "kernel": (
+        {"kernel": jnp.ones((16, 3)).at[2, 1].set(jnp.nan)},
+        r"The kernel \(16, 3\) holds NaN or Inf",
+    ),
+    "gram": (
+        {"gram": jnp.eye(16).at[2, 1].set(jnp.inf)},
+        r"The Gram matrix \(16, 16\) holds NaN or Inf",
+    ),
+    "shapes": ({"gram": jnp.eye(8)}, r"needs a Gram matrix \(16, 16\), got \(8, 8\)"),
+    "damping": ({"damping": 0.0}, "damping > 0 and block >= 1, got 0.0 and 128"),
+    "block": ({"block": 0}, "damping > 0 and block >= 1, got 0.01 and 0"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_refuses(change, message):
+    whole = {"kernel": jnp.ones((16, 3)), "gram": jnp.eye(16), "pattern": NM(2, 4), "format": None}
+    whole |= change
+    with pytest.raises(ValueError, match=message):
+        sparsegpt(whole.pop("kernel"), whole.pop("gram"), **whole)

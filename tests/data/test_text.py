@@ -23,7 +23,7 @@ def test_a_text_is_read_unchanged_whatever_compresses_it(tmp_path, name, pack):
     [
         ("a.txt", "Grüße".encode("latin-1"), r"a.txt is not UTF-8 \(byte 2 is 0xfc\)"),
         ("a.txt", b"", "a.txt is empty"),
-        ("a.gz", gzip.compress(b"abc" * 99)[:-9], "a.gz cannot be read"),
+        ("a.gz", gzip.compress(b"abc" * 99, mtime=0)[:-9], "a.gz cannot be read"),
         ("a.xz", lzma.compress(b"abc" * 99)[:-9], "a.xz cannot be read"),
         ("a.xz", b"plain", "a.xz cannot be read"),
         ("a.gz", b"plain", "a.gz cannot be read"),

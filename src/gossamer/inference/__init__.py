@@ -1,5 +1,7 @@
 """Running models: a block at a time over whole texts, or token by token."""
 
 from gossamer.inference.blockwise import embed, run_block, run_blocks
+from gossamer.inference.generate import Generation, generate
+from gossamer.inference.sampling import Sampling, sample
 
-__all__ = ["embed", "run_block", "run_blocks"]
+__all__ = ["Generation", "Sampling", "embed", "generate", "run_block", "run_blocks", "sample"]

@@ -106,7 +106,7 @@ class _Cursor:
     """Reads forward through the header and never past the end."""
 
     def __init__(self, data: np.ndarray, path: Path) -> None:
-        self.data = data
+        self.data = memoryview(data)
         self.path = path
         self.at = 0
 
@@ -117,7 +117,7 @@ class _Cursor:
                 f"GGUF file {self.path} is cut short or damaged: {what} at byte {self.at} needs "
                 f"{size} bytes, the file ends at {len(self.data)}; fetch it again."
             )
-        taken = self.data[self.at : end].tobytes()
+        taken = bytes(self.data[self.at : end])
         self.at = end
         return taken
 
@@ -133,6 +133,21 @@ class _Cursor:
                 f"the {len(self.data) - self.at} bytes behind byte {self.at} cannot hold."
             )
         return count
+
+    def strings(self, count: int, what: str) -> list[str]:
+        """Texts one after the other; vocabularies have 100,000s of them."""
+        texts, view, end = [], self.data, len(self.data)
+        for index in range(count):
+            start = self.at + 8
+            stop = start + int.from_bytes(view[self.at : start], "little")
+            if start > end or stop > end:
+                self.string(f"string {index} of {what}")  # says what is wrong
+            self.at = stop
+            texts.append(bytes(view[start:stop]))
+        try:
+            return [text.decode("utf-8") for text in texts]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"GGUF file {self.path}: {what} is not UTF-8.") from error
 
     def string(self, what: str) -> str:
         raw = self.take(self.count(1, f"bytes of {what}"), what)
@@ -159,7 +174,7 @@ def _key(cursor: _Cursor) -> tuple[str, Value]:
         kind = cursor.number("<u4", f"the element type of {what}")
         if kind == _STRING:
             count = cursor.count(8, f"strings in {what}")
-            return name, [cursor.string(f"string {i} of {what}") for i in range(count)]
+            return name, cursor.strings(count, what)
         dtype = _scalar(cursor, kind, f"the elements of {what}")
         count = cursor.count(dtype.itemsize, f"numbers in {what}")
         return name, np.frombuffer(cursor.take(count * dtype.itemsize, what), dtype).tolist()

@@ -156,7 +156,7 @@ def sha256_file(path: pathlib.Path) -> str:
 
 def _octets(array: np.ndarray) -> memoryview:
     flat = np.ascontiguousarray(array).reshape(-1)
-    return memoryview(flat.view(np.uint8))
+    return flat.view(np.uint8).data
 
 
 class SafetensorsFile:

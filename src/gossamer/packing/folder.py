@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,9 +42,11 @@ class PackedFolder:
         self.description = _read_description(self.path)
         faults: list[str] = []
         self.tensors = _parse_tensors(self.description, faults)
-        self._files = _open_files(self.path, self.tensors, faults)
+        self._files = _open_files(self.path, self._places(), faults)
         for tensor in self.tensors.values():
             faults += _planes_faults(tensor, self._files)
+        names = {*self.description["files"], *self._places()}
+        faults += [f"the file {name} is missing" for name in sorted(names) if not self._has(name)]
         faults += _index_faults(self.path, list(self.tensors.values()))
         if faults:
             more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
@@ -66,30 +68,22 @@ class PackedFolder:
                 f"{self.path} has no tensor {path!r}; it has names like {list(self.tensors)[:3]}."
             )
         tensor = self.tensors[path]
-        planes = {
-            name: self._files[plane.file].read(tensor.tensor_name(name))
-            for name, plane in tensor.planes.items()
-        }
+        views = tensor.views(self._files)
         if path not in self._verified:
-            self._verify(tensor, planes)
+            self._verify(tensor, views)
             self._verified.add(path)
-        if not tensor.packed:
-            return planes["values"]
-        return tensor.build({name: jax.device_put(plane) for name, plane in planes.items()})
+        return tensor.build(views)
 
     def read_file(self, name: str) -> bytes:
         """A file that is not of tensors, its checksum verified.
 
         Raises:
-            ValueError: the folder's description does not list it, it is missing, or its checksum
-                does not match.
+            ValueError: the folder's description does not list it, or its checksum does not match.
         """
         files = self.description["files"]
         if name not in files:
             raise ValueError(f"{self.path} has no file {name!r}; it has {sorted(files)}.")
-        file = self.path / check_name(name)
-        if not file.is_file():
-            raise ValueError(f"The file {file} is missing; fetch the model again.")
+        file = self.path / name
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != files[name]:
             raise ValueError(f"The checksum of {file} does not match; fetch the model again.")
@@ -104,17 +98,22 @@ class PackedFolder:
 
         With the tensors' accounts they add up to the size of the model's files on disk.
         """
-        names = {*self.description["files"], DESCRIPTION}
-        rest = {name: (self.path / check_name(name)).stat().st_size for name in sorted(names)}
+        names = {*self.description["files"], *self._places(), DESCRIPTION}
+        rest = {name: (self.path / name).stat().st_size for name in sorted(names)}
         for tensor in self.tensors.values():
-            for name, plane in tensor.planes.items():
-                dtype, shape = tensor.expected()[name]
-                rest[plane.file] -= dtype.itemsize * int(np.prod(shape))
+            for name, (dtype, shape) in tensor.expected().items():
+                rest[tensor.planes[name].file] -= dtype.itemsize * math.prod(shape)
         return rest
 
-    def _verify(self, tensor: StoredTensor, planes: Mapping[str, np.ndarray]) -> None:
+    def _has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def _places(self) -> set[str]:
+        return {plane.file for tensor in self.tensors.values() for plane in tensor.planes.values()}
+
+    def _verify(self, tensor: StoredTensor, views: Mapping[str, np.ndarray]) -> None:
         where = f"of tensor {tensor.path} {tensor.shape} in {self.path}"
-        for name, array in planes.items():
+        for name, array in views.items():
             if sha256(array) != tensor.planes[name].sha256:
                 raise ValueError(
                     f"The checksum of plane {name!r} {where} does not match; fetch the model again."
@@ -176,16 +175,14 @@ def _parse_tensors(description: Mapping[str, Any], faults: list[str]) -> dict[st
 
 
 def _open_files(
-    folder: pathlib.Path, tensors: Mapping[str, StoredTensor], faults: list[str]
+    folder: pathlib.Path, names: set[str], faults: list[str]
 ) -> dict[str, SafetensorsFile]:
-    names = {plane.file for tensor in tensors.values() for plane in tensor.planes.values()}
     files = {}
     for name in sorted(names):
-        if not (folder / name).is_file():
-            faults.append(f"the file {name} is missing")
-            continue
         try:
             files[name] = SafetensorsFile(folder / name)
+        except FileNotFoundError:
+            pass  # reported with the other missing files
         except ValueError as error:
             faults.append(str(error).rstrip("."))
     return files

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num
 
 from gossamer.packing.groups import GROUP_SIZES, compress, fill, index_bits, positions
@@ -76,11 +77,10 @@ def pack(
     """
     shape = codes.codes.shape
     _check_codes(codes, format)
-    if pattern is not None and why_dense(pattern, format) is not None:
-        if mask is not None:
-            codes = _clear(codes, mask)
+    if pattern is None or why_dense(pattern, format) is not None:
+        codes = codes if mask is None else _clear(codes, mask)
         pattern = mask = None
-    if pattern is not None:
+    else:
         mask = codes.codes != 0 if mask is None else mask
         _check_mask(mask, pattern, shape)
     _check_bytes(shape, format.bits, pattern)
@@ -113,9 +113,9 @@ def pack_floats(
             bytes; a group keeps more than N; a value is NaN or Inf.
 
     Example:
-        >>> packed = pack_floats(jnp.eye(8, 16), NM(1, 4), jnp.eye(8, 16) > 0)
+        >>> packed = pack_floats(jnp.eye(16), NM(1, 4))
         >>> packed.shape, packed.values.shape
-        ((8, 16), (1, 2, 16))
+        ((16, 16), (1, 4, 16))
     """
     if (reason := why_dense(pattern, None)) is not None:
         raise ValueError(f"Kernel {kernel.shape} stays a plain array: {reason}.")
@@ -179,7 +179,7 @@ def _clear(codes: Codes, mask: Array) -> Codes:
 
 def _known(*arrays: object) -> bool:
     """Whether values can be looked at: not while tracing."""
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+    return not any(isinstance(array, Tracer) for array in arrays)
 
 
 def _check_codes(codes: Codes, format: Int) -> None:

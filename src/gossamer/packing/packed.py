@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8, Num, UInt8
+from jaxtyping import Array, Float, Num
 from jaxtyping import Int as IntArray
 
 from gossamer.packing.groups import expand_bitmap, expand_positions, index_bits
@@ -42,10 +42,11 @@ class Packed:
             `x` dynamically and multiplies integers.
     """
 
-    values: UInt8[Array, "tiles bytes"] | Float[Array, "tiles kept 16"]
-    indices: UInt8[Array, "tiles bytes"] | None
-    scales: Num[Array, "tiles groups 16"] | None
-    zeros: Int8[Array, "tiles groups 16"] | None
+    # Their shapes are above: here they could not hold for what transformations put in the fields.
+    values: Array
+    indices: Array | None
+    scales: Array | None
+    zeros: Array | None
     bits: int | None = dataclasses.field(metadata={"static": True})
     pattern: NM | None = dataclasses.field(metadata={"static": True})
     scale: ScaleType | None = dataclasses.field(metadata={"static": True})

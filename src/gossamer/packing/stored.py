@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
+import jax
 import numpy as np
 
 from gossamer.packing.account import Account, account_planes
-from gossamer.packing.files import DTYPES
+from gossamer.packing.files import DTYPES, SafetensorsFile
 from gossamer.packing.groups import GROUP_SIZES, index_bits
 from gossamer.packing.layout import LANES, lane_bytes
 from gossamer.packing.packed import Packed
@@ -121,8 +122,21 @@ class StoredTensor:
             return account_planes(self.shape, sizes)
         return Account(weights=math.prod(self.shape), values=8 * sizes["values"])
 
-    def build(self, planes: Mapping[str, Any]) -> Packed:
-        """The packed kernel of these planes."""
+    def views(self, files: Mapping[str, SafetensorsFile]) -> dict[str, np.ndarray]:
+        """The planes as views of the files' memory maps; nothing is copied."""
+        return {
+            name: files[plane.file].read(self.tensor_name(name))
+            for name, plane in self.planes.items()
+        }
+
+    def build(self, views: Mapping[str, np.ndarray]) -> Packed | np.ndarray:
+        """The tensor of these planes: device arrays in a packed kernel, else the plain array.
+
+        `device_put` takes a view that starts at a multiple of 64 bytes as it is, on the CPU.
+        """
+        if not self.packed:
+            return views["values"]
+        planes = {name: jax.device_put(view) for name, view in views.items()}
         return Packed(
             values=planes["values"],
             indices=planes.get("indices"),
@@ -177,7 +191,7 @@ def parse(path: str, entry: Any) -> StoredTensor | str:
     """Reads an entry of `gossamer.json`, or says in words what is wrong with it."""
     try:
         return _parse(path, entry)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         return f"tensor {path!r}: {reason}".rstrip(".")
 

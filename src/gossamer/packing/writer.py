@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import gossamer
+from gossamer import __version__
 from gossamer.packing.files import (
     SafetensorsFile,
     replacing,
@@ -107,8 +107,8 @@ class FolderWriter:
 
     def read_shard(self, name: str) -> dict[str, Packed | np.ndarray]:
         """The tensors of a complete shard, through a memory map."""
-        file = SafetensorsFile(self.partial / name)
-        return {tensor.path: read_planes(tensor, file) for tensor in self._tensors(name)}
+        files = {name: SafetensorsFile(self.partial / name)}
+        return {tensor.path: tensor.build(tensor.views(files)) for tensor in self._tensors(name)}
 
     def add_file(self, name: str, data: bytes) -> None:
         """Writes a file that is not of tensors, such as `config.json`.
@@ -141,21 +141,26 @@ class FolderWriter:
         description = {
             **fields,
             "layout_version": LAYOUT_VERSION,
-            "gossamer": gossamer.__version__,
+            "gossamer": __version__,
             "tensors": entries,
             "files": {**self._files, **shards},
         }
         self._write(DESCRIPTION, _json(description))
-        (self.partial / _JOURNAL).unlink()
-        sync_folder(self.partial)
         self._place()
+        # Last of all: until the folder is in its place, the journal is what saves the work.
+        (self.out / _JOURNAL).unlink()
 
     def _place(self) -> None:
         if self._replaced.exists():
             shutil.rmtree(self._replaced)
         if self.out.exists():
             os.rename(self.out, self._replaced)
-        os.rename(self.partial, self.out)
+        try:
+            os.rename(self.partial, self.out)
+        except OSError:
+            if self._replaced.exists():
+                os.rename(self._replaced, self.out)
+            raise
         sync_folder(self.out.parent)
         if self._replaced.exists():
             shutil.rmtree(self._replaced)
@@ -184,14 +189,10 @@ class FolderWriter:
 
     def _resume(self) -> dict[str, dict[str, Any]]:
         """Keeps the shards that an interrupted run of this job completed; deletes all else."""
-        journal = self.partial / _JOURNAL
+        shards: dict[str, dict[str, Any]] = {}
         if self.partial.exists():
             _check_ours(self.partial)
-        shards: dict[str, dict[str, Any]] = {}
-        if journal.is_file():
-            record = json.loads(journal.read_bytes())
-            if record["job"] == self._job:
-                shards = record["shards"]
+            shards = _read_journal(self.partial / _JOURNAL, self._job)
         self.partial.mkdir(parents=True, exist_ok=True)
         whole = {name: shard for name, shard in shards.items() if self._is_whole(name, shard)}
         for file in self.partial.iterdir():
@@ -215,14 +216,6 @@ def weight_map(tensors: list[StoredTensor]) -> dict[str, str]:
     }
 
 
-def read_planes(tensor: StoredTensor, file: SafetensorsFile) -> Packed | np.ndarray:
-    """A tensor whose planes are all in one file; nothing is copied."""
-    planes = {name: file.read(tensor.tensor_name(name)) for name in tensor.planes}
-    if not tensor.packed:
-        return planes["values"]
-    return tensor.build({name: jax.device_put(plane) for name, plane in planes.items()})
-
-
 def _planes(weight: Packed | np.ndarray) -> dict[str, np.ndarray]:
     if not isinstance(weight, Packed):
         return {"values": weight}
@@ -232,6 +225,15 @@ def _planes(weight: Packed | np.ndarray) -> dict[str, np.ndarray]:
 
 def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read_journal(journal: pathlib.Path, job: str) -> dict[str, dict[str, Any]]:
+    """The shards that a journal of this job records."""
+    try:
+        record = json.loads(journal.read_bytes())
+        return record["shards"] if record["job"] == job else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _check_free(out: pathlib.Path, overwrite: bool) -> None:
@@ -248,7 +250,7 @@ def _check_free(out: pathlib.Path, overwrite: bool) -> None:
 
 def _check_ours(partial: pathlib.Path) -> None:
     names = {file.name for file in partial.iterdir() if not file.name.endswith(".tmp")}
-    if names and not names & {_JOURNAL, DESCRIPTION}:
+    if names and _JOURNAL not in names:
         raise ValueError(
             f"{partial} holds files but no {_JOURNAL}, so it is no unfinished work of ours; move "
             "it away."

@@ -2,6 +2,10 @@
 
 Conventions: symmetric codes lie in `[-qmax, qmax]` with `qmax = 2^(bits-1) - 1`; a scale is
 absmax / qmax, 1 where absmax is 0; rounding is half to even; clipping comes before the cast.
+
+Every division is written as a product with a float32 reciprocal: XLA turns a division by a constant
+or by a broadcast array into one, and any other not, so that the same weight could get other codes
+in another program.
 """
 
 import dataclasses
@@ -108,11 +112,11 @@ class Int:
         """
         if self.symmetric:
             absmax = jnp.max(jnp.abs(groups), axis=1)
-            return round_scale(absmax / self.qmax, self.scale), None
+            return round_scale(absmax * np.float32(1 / self.qmax), self.scale), None
         low = jnp.minimum(jnp.min(groups, axis=1), 0)
         high = jnp.maximum(jnp.max(groups, axis=1), 0)
-        scales = round_scale((high - low) / (2**self.bits - 1), self.scale)
-        zeros = jnp.clip(jnp.round(-low / scales) + self.qmin, self.qmin, self.qmax)
+        scales = round_scale((high - low) * np.float32(1 / (2**self.bits - 1)), self.scale)
+        zeros = jnp.clip(jnp.round(-low * (1 / scales)) + self.qmin, self.qmin, self.qmax)
         return scales, zeros.astype(jnp.int8)
 
     def round(
@@ -127,7 +131,7 @@ class Int:
             >>> Int(4).round(jnp.array([0.5, 1.5, -9.0]), jnp.ones(1), None)
             Array([ 0,  2, -7], dtype=int8)
         """
-        codes = jnp.round(values / scales)
+        codes = jnp.round(values * (1 / scales))
         if zeros is not None:
             codes = codes + zeros
         return jnp.clip(codes, self.qmin, self.qmax).astype(jnp.int8)
@@ -159,7 +163,7 @@ def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "
     """Rounds a scale up or to nearest to one its storage type holds; 1 where it would be 0.
 
     bfloat16 and E4M3 round to nearest; E8M0 rounds up to a power of two, so that nothing clips.
-    Every result is a positive, normal float32 number.
+    Every result is a positive, normal float32 number, and so is its reciprocal.
 
     Example:
         >>> round_scale(jnp.array([0.0, 0.3]), "e8m0")
@@ -167,8 +171,7 @@ def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "
     """
     scale = scale.astype(jnp.float32)
     smallest = jnp.finfo(jnp.float32).smallest_normal  # subnormals may be flushed: no scale is one
-    # 2^127 is the largest power of two, so that no kind rounds up to infinity.
-    positive = jnp.where(scale > 0, jnp.clip(scale, smallest, 2.0**127), 1.0)
+    positive = jnp.where(scale > 0, jnp.clip(scale, smallest, 1 / smallest), 1.0)
     if kind == "bfloat16":
         # Not a cast to bfloat16 and back, which XLA may simplify away inside a larger program.
         return jax.lax.reduce_precision(positive, exponent_bits=8, mantissa_bits=7)
