@@ -2,34 +2,34 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from gossamer.cli.console import Console
+from gossamer.cli.console import Command, Console, WrongUseError, arguments, check_free
+from gossamer.cli.texts import evaluation_windows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compress:
+class Compress(Command):
     """Prune, quantize and pack a model in one shot, without training.
 
     Example: gossamer compress smollm2 --recipe 2:4-int4 --method sparsegpt --out small
     """
 
     model: tyro.conf.Positional[str]
-    """A saved model, a Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word
-    smollm2."""
+    """A Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word smollm2."""
     recipe: str
-    """A preset such as int8, int4, 2:4, 2:4-int4, 1:4-int2, or a recipe file (YAML)."""
+    """A preset (int8, int4, int2, 2:4, 2:4-int8, 2:4-int4, 4:8, 4:8-int4, 1:4-int4, 1:4-int2, 50%)
+    or a recipe file in YAML."""
     out: Path
-    """Folder for the result; an interrupted run with the same arguments resumes."""
+    """Folder for the result. The same command resumes a run that was interrupted."""
     method: Literal["rtn", "magnitude", "random", "wanda", "sparsegpt"] | None = None
-    """How weights are chosen and rounded; by default sparsegpt where the recipe has a pattern, else
-    rtn (round to nearest)."""
+    """How weights are chosen and rounded. Without it: sparsegpt where the recipe has a pattern,
+    else rtn (round to nearest)."""
     calibration: str | None = None
-    """Text file whose activations guide wanda and sparsegpt; by default the text that every Python
-    has (builtin)."""
+    """Text file whose activations guide wanda and sparsegpt, and by which output errors are
+    measured. Without it, those two read a text that every Python has."""
     sequences: int = 64
     """Calibration sequences."""
     sequence_length: int = 512
@@ -37,24 +37,31 @@ class Compress:
     seed: int = 0
     """Decides which sequences are drawn, and what the random method draws."""
     text: str | None = None
-    """Text file on which perplexity is measured before and after; by default the text that every
-    Python has, a part that calibration does not read."""
-    context: int = 1024
-    """Tokens of a perplexity window, at most the model's positions."""
+    """Text file for the perplexity before and after. Without it, a text that every Python has, in
+    a part that calibration does not read."""
+    context: int | None = None
+    """Tokens of a perplexity window. Without it, 1024 or the model's positions."""
     windows: int = 4
     """Windows of the perplexity before and after; 0 leaves it out."""
     overwrite: bool = False
-    """Replace the output folder when it exists; the old one stays whole until the new is done."""
+    """Replace the output folder; it stays whole until the new one is complete."""
 
-    def run(self, console: "Console") -> dict[str, Any]:
-        """Compresses, and returns what `report.json` holds."""
+    def run(self, console: Console) -> dict[str, Any]:
+        """Compresses; returns what `report.json` holds."""
+        check_free(self.out, self.overwrite)
+        if min(self.sequences, self.sequence_length) < 1 or self.windows < 0:
+            raise WrongUseError("--sequences and --sequence-length need 1 or more, --windows 0.")
         from gossamer.compression import one_shot
         from gossamer.loading import load
         from gossamer.recipe import Recipe
 
-        recipe = Recipe.load(self.recipe)
+        with arguments():
+            recipe = Recipe.load(self.recipe)
         checkpoint = load(self.model)
-        evaluation = self._evaluation(checkpoint)
+        evaluation = None
+        if self.windows:
+            context = self.context or min(1024, checkpoint.config.max_positions)
+            evaluation = evaluation_windows(checkpoint, self.text, context, self.windows)
         _, report = one_shot(
             checkpoint,
             recipe,
@@ -69,3 +76,19 @@ class Compress:
             progress=console.stage,
         )
         return report.to_dict()
+
+    def show(self, result: dict[str, Any], console: Console) -> None:
+        """A few lines, and where the report is."""
+        share = result["bytes_on_disk"] / result["bytes_float32"]
+        console.out.print(
+            f"{self.out}: {result['bytes_on_disk'] / 1e6:.1f} MB, {share:.1%} of float32, "
+            f"{result['bits_per_weight']:.3f} bits a weight"
+        )
+        if change := result["perplexity"]:
+            console.out.print(
+                f"perplexity {change['before']:.2f} before, {change['after']:.2f} after "
+                f"({change['predictions']} predictions on {change['text']})"
+            )
+        if result["untouched"]:
+            console.out.print(f"{len(result['untouched'])} tensors left alone: no rule matches")
+        console.out.print(f"report: {self.out / 'report.md'}")

@@ -7,13 +7,14 @@ Masks, formats and bytes come from `gossamer.sparsity`, `gossamer.quantization` 
 from gossamer.compression.calibration import Calibration
 from gossamer.compression.compress import Evaluation, compress, one_shot
 from gossamer.compression.hessian import gram, inverse_factor
-from gossamer.compression.kernel import METHODS, KernelReport, Method
+from gossamer.compression.kernel import CALIBRATED, METHODS, KernelReport, Method
 from gossamer.compression.prune import magnitude_mask, random_mask, wanda_mask
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import PerplexityChange, Report
 from gossamer.compression.sparsegpt import Solved, sparsegpt
 
 __all__ = [
+    "CALIBRATED",
     "METHODS",
     "Calibration",
     "Evaluation",

@@ -40,10 +40,17 @@ def _silent(_stage: str, _steps: int) -> Callable[[], None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The windows on which perplexity is measured before and after."""
+    """The windows on which perplexity is measured before and after.
+
+    Attributes:
+        text: name of the text.
+        tokens: the windows.
+        before: perplexity of the dense model on them where it is known; None measures it.
+    """
 
     text: str
     tokens: Int[np.ndarray, "windows context"]
+    before: float | None = None
 
 
 def compress(
@@ -208,8 +215,11 @@ def _measure(
     progress: Progress,
 ) -> PerplexityChange:
     steps = dense.config.num_layers
-    with clock.stage("perplexity before"):
-        before = perplexity(dense, evaluation.tokens, progress("perplexity before", steps))
+    before = evaluation.before
+    if before is None:
+        with clock.stage("perplexity before"):
+            advance = progress("perplexity before", steps)
+            before = perplexity(dense, evaluation.tokens, advance).perplexity
     with clock.stage("perplexity after"):
         after = perplexity(compressed, evaluation.tokens, progress("perplexity after", steps))
     return PerplexityChange(
@@ -217,7 +227,7 @@ def _measure(
         context=after.context,
         windows=after.windows,
         predictions=after.predictions,
-        before=before.perplexity,
+        before=before,
         after=after.perplexity,
     )
 

@@ -2,6 +2,6 @@
 
 from gossamer.inference.blockwise import embed, run_block, run_blocks
 from gossamer.inference.generate import Generation, generate
-from gossamer.inference.sampling import Sampling, sample
+from gossamer.inference.sampling import Sampling
 
-__all__ = ["Generation", "Sampling", "embed", "generate", "run_block", "run_blocks", "sample"]
+__all__ = ["Generation", "Sampling", "embed", "generate", "run_block", "run_blocks"]

@@ -1,17 +1,23 @@
-"""Continues a text token by token."""
+"""Continues a text with a model."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gossamer.data import Tokenizer
-from gossamer.inference.decoding import Decoding
-from gossamer.inference.sampling import Sampling
+from gossamer.inference.runner import Runner
+from gossamer.inference.sampling import Sampling, sample
+from gossamer.inference.text_stream import TextStream
 from gossamer.loading import Checkpoint, load
+
+StoppedBy = Literal["end", "stop", "length", "context"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,22 +25,23 @@ class Generation:
     """A continuation and how fast it came.
 
     Attributes:
-        text: the new text, without an end token and without the stop string.
-        tokens: the new tokens, an end token included.
-        stopped_by: `end` (the model's end token), `stop` (a stop string), `max_tokens`, or
-            `context` (the model has no more positions).
+        text: what follows the prompt, without special tokens and without the stop string; empty
+            where the model has no tokenizer.
+        tokens: the ids generated, an end token included.
         prompt_tokens: tokens of the prompt.
-        prefill_tokens_per_second: prompt tokens over the time to the first new token, compiling
-            left out.
-        decode_tokens_per_second: further tokens over their time; 0 where there was none.
+        prefill_tokens_per_second: tokens of the prompt over the seconds to read it.
+        decode_tokens_per_second: tokens over seconds from the second token on, compilation not
+            counted; None where there is no second one.
+        stopped_by: `end` an end token, `stop` a stop string, `length` as many tokens as asked for,
+            `context` the model's positions are used up.
     """
 
     text: str
     tokens: list[int]
-    stopped_by: Literal["end", "stop", "max_tokens", "context"]
     prompt_tokens: int
     prefill_tokens_per_second: float
-    decode_tokens_per_second: float
+    decode_tokens_per_second: float | None
+    stopped_by: StoppedBy
 
 
 def generate(
@@ -48,158 +55,173 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
     chat: bool = False,
-    on_text: Callable[[str], None] = lambda _: None,
+    on_text: Callable[[str], object] | None = None,
 ) -> Generation:
-    """Continues a prompt, greedily unless `temperature` is set.
+    """Continues a prompt.
 
     Args:
-        model: what `gossamer.load` returns, or what it takes; dense or packed.
-        prompt: text, or token ids; an empty text starts from the model's begin token.
-        max_tokens: new tokens at most, >= 1.
-        temperature: see `Sampling`, also for `top_k` and `top_p`.
-        top_k: keeps the k highest scores.
-        top_p: keeps the likeliest tokens up to this probability.
+        model: what `gossamer.load` returns or takes; dense or packed.
+        prompt: a text, or token ids to take as they are. An empty text starts from nothing, which
+            needs a model with a BOS token.
+        max_tokens: tokens at most.
+        temperature: 0 takes the most likely token each time; higher is more random.
+        top_k: choose among this many most likely tokens; None is all.
+        top_p: choose among the fewest tokens whose probabilities reach this sum; None is all.
         seed: the same seed gives the same text.
-        stop: strings at which to stop; they may span tokens.
-        chat: the prompt is a user's message to a chat model: the model's chat template wraps it.
-        on_text: called with each new piece of text; the pieces make up the result's text.
+        stop: strings that end the text.
+        chat: the prompt is what a user says; it is put in the model's chat template.
+        on_text: called with each piece of text as it comes; the pieces joined are the text.
 
     Raises:
-        ValueError: a setting is out of range, the prompt is empty and the model has no begin
-            token, it is longer than the model's context, or there is no tokenizer or chat template
-            where one is needed.
+        ValueError: an argument is out of range, the prompt leaves no position for a token, the
+            model lacks a tokenizer, a BOS token or a chat template that is needed, or its logits
+            are not finite.
     """
-    how = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     if max_tokens < 1:
-        raise ValueError(f"generate needs max_tokens >= 1, got {max_tokens}.")
+        raise ValueError(f"max_tokens needs a whole number >= 1, got {max_tokens}.")
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
-    ids = _prompt_ids(checkpoint, prompt, chat)
-    limit = checkpoint.config.max_positions - len(ids)
-    if limit < 0:
-        raise ValueError(
-            f"The prompt has {len(ids)} tokens, more than the {checkpoint.config.max_positions} "
-            "positions of the model; shorten it."
-        )
-    decoding = Decoding(checkpoint, how, room=len(ids) + min(max_tokens, limit))
-    decoding.warm_up(len(ids))
-    tokens = decoding.tokens(ids, jax.random.key(seed))
-    # The last position gives one more token, which need not be put through.
-    most = min(max_tokens, limit + 1)
-    return _collect(checkpoint.tokenizer, ids, tokens, most, max_tokens, stop, on_text)
+    tokenizer = checkpoint.require_tokenizer() if stop else checkpoint.tokenizer
+    ids = _prompt_ids(checkpoint, prompt, chat=chat)
+    limit = min(max_tokens, _free_positions(checkpoint, ids))
+    runner = Runner(checkpoint)
+    clock = _Clock()
+    draws = _draw(runner, ids, limit, sampling, jax.random.key(seed), clock)
+    text, tokens, stopped_by = _read_out(draws, tokenizer, ids, stop, on_text)
+    if stopped_by == "length" and limit < max_tokens:
+        stopped_by = "context"
+    return Generation(
+        text=text,
+        tokens=tokens,
+        prompt_tokens=len(ids),
+        prefill_tokens_per_second=len(ids) / clock.prefill_seconds,
+        decode_tokens_per_second=clock.steps / clock.step_seconds if clock.steps else None,
+        stopped_by=stopped_by,
+    )
 
 
-def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], chat: bool) -> list[int]:
-    tokenizer = checkpoint.tokenizer
-    if not isinstance(prompt, str):
-        ids = [int(token) for token in prompt]
-        if bad := [token for token in ids if not 0 <= token < checkpoint.config.vocab_size]:
-            raise ValueError(
-                f"Tokens {bad[:5]} are outside the vocabulary of {checkpoint.config.vocab_size}."
-            )
-    elif tokenizer is None:
-        raise ValueError(
-            f"Model {checkpoint.source['name']!r} has no tokenizer; give the prompt as token ids."
-        )
-    elif chat:
-        ids = tokenizer.encode(tokenizer.chat([{"role": "user", "content": prompt}]))
-    else:
-        ids = tokenizer.encode(prompt, add_special=True)
+@dataclasses.dataclass
+class _Clock:
+    """What reading and drawing took, compilation and whatever happens between tokens left out."""
+
+    prefill_seconds: float = 0.0
+    step_seconds: float = 0.0
+    steps: int = 0
+
+
+def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bool) -> list[int]:
+    """The prompt as tokens of the model's vocabulary."""
+    if isinstance(prompt, str):
+        tokenizer = checkpoint.require_tokenizer()
+        if chat:
+            ids = tokenizer.encode(tokenizer.chat([{"role": "user", "content": prompt}]))
+        else:
+            ids = tokenizer.encode(prompt, add_special=True)
         if not ids and tokenizer.bos_id is not None:
             ids = [tokenizer.bos_id]
+    elif chat:
+        raise ValueError("chat=True puts a text in a template; got token ids: give the text.")
+    else:
+        ids = [int(index) for index in prompt]
     if not ids:
-        raise ValueError("The prompt is empty and the model has no begin token; give some text.")
+        raise ValueError(
+            "The prompt is empty, and the model has no BOS token to start from; give a prompt."
+        )
+    vocabulary = checkpoint.config.vocab_size
+    if outside := [index for index in ids if not 0 <= index < vocabulary]:
+        raise ValueError(
+            f"The prompt holds token {outside[0]}, outside the model's vocabulary of {vocabulary}."
+        )
     return ids
 
 
-def _collect(
-    tokenizer: Tokenizer | None,
-    prompt: list[int],
-    tokens: Iterator[int],
-    most: int,
-    max_tokens: int,
-    stop: Sequence[str],
-    on_text: Callable[[str], None],
-) -> Generation:
-    """Takes tokens until something ends the text, and keeps time."""
-    text = _Text(tokenizer, prompt, stop, on_text)
-    ends = tokenizer.eos_ids if tokenizer else frozenset()
+def _free_positions(checkpoint: Checkpoint, ids: Sequence[int]) -> int:
+    limit = checkpoint.config.max_positions
+    if len(ids) >= limit:
+        raise ValueError(
+            f"The prompt has {len(ids)} tokens and the model {limit} positions, which leaves none "
+            "for an answer; shorten the prompt."
+        )
+    return limit - len(ids)
+
+
+def _draw(
+    runner: Runner,
+    ids: Sequence[int],
+    count: int,
+    sampling: Sampling,
+    key: PRNGKeyArray,
+    clock: _Clock,
+) -> Iterator[int]:
+    """Draws up to `count` tokens, one each time it is asked."""
+    runner.compile(len(ids), len(ids) + count)
+    _next_token(jnp.zeros(runner.config.vocab_size), key, 0, sampling)
     start = time.perf_counter()
-    first = start
-    new: list[int] = []
-    stopped_by: Literal["end", "stop", "max_tokens", "context"] = (
-        "max_tokens" if most == max_tokens else "context"
-    )
-    for token in tokens:
-        if not new:
-            first = time.perf_counter()
-        new.append(token)
+    logits, cache = runner.prefill(ids, len(ids) + count)
+    token = _next_token(logits, key, 0, sampling)
+    drawn = _checked(token, 0)
+    clock.prefill_seconds = time.perf_counter() - start
+    yield drawn
+    for index in range(1, count):
+        start = time.perf_counter()
+        logits, cache = runner.step(token, cache)
+        token = _next_token(logits, key, index, sampling)
+        drawn = _checked(token, index)
+        clock.step_seconds += time.perf_counter() - start
+        clock.steps += 1
+        yield drawn
+
+
+@functools.partial(jax.jit, static_argnames="sampling")
+def _next_token(
+    logits: Float[Array, " V"], key: PRNGKeyArray, index: int | Int[Array, ""], sampling: Sampling
+) -> Int[Array, ""]:
+    """The token number `index` of the text, or -1 where the logits are not finite.
+
+    A program of its own: another temperature compiles this again and not the model.
+    """
+    token = sample(logits, jax.random.fold_in(key, index), sampling)
+    return jnp.where(jnp.isfinite(logits).all(), token, -1)
+
+
+def _checked(token: Int[Array, ""], index: int) -> int:
+    if (value := int(token)) < 0:
+        raise ValueError(
+            f"The logits of generated token {index} hold NaN or Inf: weights or activations of the "
+            "model are not finite, or overflow."
+        )
+    return value
+
+
+def _read_out(
+    draws: Iterator[int],
+    tokenizer: Tokenizer | None,
+    prompt: Sequence[int],
+    stop: Sequence[str],
+    on_text: Callable[[str], object] | None,
+) -> tuple[str, list[int], StoppedBy]:
+    """Takes tokens until something ends the text."""
+    stream = TextStream(tokenizer, prompt, stop) if tokenizer else None
+    ends = tokenizer.eos_ids if tokenizer else frozenset()
+    pieces: list[str] = []
+    tokens: list[int] = []
+
+    def give(piece: str) -> None:
+        pieces.append(piece)
+        if piece and on_text is not None:
+            on_text(piece)
+
+    stopped_by: StoppedBy = "length"
+    for token in draws:
+        tokens.append(token)
         if token in ends:
             stopped_by = "end"
             break
-        if text.add(token):
-            stopped_by = "stop"
-            break
-        if len(new) == most:
-            break
-    last = time.perf_counter()
-    text.finish()
-    return Generation(
-        text=text.shown,
-        tokens=new,
-        stopped_by=stopped_by,
-        prompt_tokens=len(prompt),
-        prefill_tokens_per_second=len(prompt) / (first - start),
-        decode_tokens_per_second=(len(new) - 1) / (last - first) if len(new) > 1 else 0.0,
-    )
-
-
-class _Text:
-    """The text of the new tokens, given out piece by piece once it cannot change any more."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer | None,
-        prompt: list[int],
-        stop: Sequence[str],
-        on_text: Callable[[str], None],
-    ) -> None:
-        if tokenizer is None and stop:
-            raise ValueError("Stop strings need a tokenizer, and the model has none.")
-        self._tokenizer, self._ids = tokenizer, list(prompt)
-        self._before = len(self._decode())
-        self._stop, self._on_text = [s for s in stop if s], on_text
-        self.shown = ""
-
-    def _decode(self) -> str:
-        # With the prompt, since a token's text can depend on the one before it (leading spaces).
-        return self._tokenizer.decode(self._ids) if self._tokenizer else ""
-
-    def add(self, token: int) -> bool:
-        """Adds a token; True where its text completes a stop string."""
-        self._ids.append(token)
-        new = self._decode()[self._before :]
-        found = [at for s in self._stop if (at := new.find(s)) >= 0]
-        if found:
-            self._show(new[: min(found)])
-            return True
-        # The end may still change: half a character, or the start of a stop string.
-        whole = new.rstrip("\N{REPLACEMENT CHARACTER}")
-        held = max((_overlap(whole, s) for s in self._stop), default=0)
-        self._show(whole[: len(whole) - held])
-        return False
-
-    def finish(self) -> None:
-        """Shows what was held back, unless a stop string ended the text."""
-        new = self._decode()[self._before :]
-        if not any(s in new for s in self._stop):
-            self._show(new)
-
-    def _show(self, text: str) -> None:
-        if len(text) > len(self.shown):
-            self._on_text(text[len(self.shown) :])
-            self.shown = text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that `stop` begins with."""
-    return next((n for n in range(min(len(text), len(stop)), 0, -1) if text.endswith(stop[:n])), 0)
+        if stream is not None:
+            give(stream.push(token))
+            if stream.stopped:
+                stopped_by = "stop"
+                break
+    if stream is not None:
+        give(stream.finish())
+    return "".join(pieces), tokens, stopped_by

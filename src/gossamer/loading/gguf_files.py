@@ -1,7 +1,6 @@
 """GGUF files of the Llama family: llama.cpp's format, most often with quantized weights."""
 
 import functools
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from gossamer.data import Tokenizer
 from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
 from gossamer.loading.gguf_config import config_to_hf
 from gossamer.loading.gguf_header import Header, TensorInfo, read_header
+from gossamer.loading.identity import sample_sha256
 from gossamer.loading.orientation import from_neighbour_pairs
 from gossamer.models import LlamaConfig, parameter_shapes
 
@@ -68,11 +68,11 @@ def load_gguf(path: str | Path) -> Checkpoint:
         },
         tokenizer=Tokenizer.from_gguf(header.metadata),
         source={
-            "name": str(header.metadata.get("general.name", path.stem)),
+            "name": path.stem,
             "format": "gguf",
             "file": path.name,
             "bytes": len(data),
-            "header_sha256": hashlib.sha256(data[: header.size].tobytes()).hexdigest(),
+            "sample_sha256": sample_sha256([path]),
         },
         hf_config=hf_config,
     )

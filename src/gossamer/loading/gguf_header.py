@@ -56,12 +56,10 @@ class Header:
     Attributes:
         metadata: the keys' values.
         tensors: name -> where it lies.
-        size: bytes before the first tensor.
     """
 
     metadata: dict[str, Value]
     tensors: dict[str, TensorInfo]
-    size: int
 
 
 def read_header(data: np.ndarray, path: Path) -> Header:
@@ -99,14 +97,14 @@ def read_header(data: np.ndarray, path: Path) -> Header:
             f"GGUF file {path} is damaged: the offsets of {odd[:3]} are no multiples of its "
             f"alignment of {alignment} bytes."
         )
-    return Header(metadata=metadata, tensors=tensors, size=start)
+    return Header(metadata=metadata, tensors=tensors)
 
 
 class _Cursor:
     """Reads forward through the header and never past the end."""
 
     def __init__(self, data: np.ndarray, path: Path) -> None:
-        self.data = memoryview(data)
+        self.data = data.data
         self.path = path
         self.at = 0
 

@@ -1,7 +1,6 @@
 """Model folders in the Hugging Face manner: config.json, safetensors, tokenizer.json."""
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from gossamer.data import Tokenizer
 from gossamer.data.json_files import read_json
 from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
+from gossamer.loading.identity import sample_sha256
 from gossamer.models import ModelConfig, config_from_hf, hf_key, parameter_shapes
 from gossamer.packing import SafetensorsFile
 
@@ -57,7 +57,12 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
             for path, shape in shapes.items()
         },
         tokenizer=Tokenizer.from_folder(folder),
-        source=_provenance(folder, files),
+        source={
+            "name": folder.resolve().name,
+            "format": "huggingface",
+            "bytes": sum(file.nbytes for file in files),
+            "sample_sha256": sample_sha256([folder / "config.json", *(f.path for f in files)]),
+        },
         hf_config=hf_config,
     )
 
@@ -129,13 +134,3 @@ def _open_indexed(folder: Path, index: Mapping[str, Any]) -> list[SafetensorsFil
     if len(names) != len(set(names)):
         raise ValueError(f"Model folder {folder} has tensors that are in several shards.")
     return list(files.values())
-
-
-def _provenance(folder: Path, files: list[SafetensorsFile]) -> dict[str, str | int]:
-    config = hashlib.sha256((folder / "config.json").read_bytes())
-    return {
-        "name": folder.resolve().name,
-        "format": "huggingface",
-        "bytes": sum(file.nbytes for file in files),
-        "config_sha256": config.hexdigest(),
-    }

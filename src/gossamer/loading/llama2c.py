@@ -9,7 +9,6 @@ Source: `export.py` (`legacy_export`) and `run.c` of karpathy/llama2.c.
 """
 
 import functools
-import hashlib
 import itertools
 import math
 import struct
@@ -19,6 +18,7 @@ import numpy as np
 
 from gossamer.data import Tokenizer
 from gossamer.loading.checkpoint import Checkpoint, Tensor
+from gossamer.loading.identity import sample_sha256
 from gossamer.loading.orientation import from_neighbour_pairs
 from gossamer.models import LlamaConfig, parameter_shapes
 from gossamer.nn.rotary import Rotary
@@ -66,7 +66,7 @@ def load_llama2c(path: str | Path, tokenizer: str | Path | None = None) -> Check
             "format": "llama2.c",
             "file": path.name,
             "bytes": size,
-            "header_sha256": hashlib.sha256(data[: _HEADER.size].tobytes()).hexdigest(),
+            "sample_sha256": sample_sha256([path]),
         },
         hf_config={**config.to_hf(), **ends},
     )

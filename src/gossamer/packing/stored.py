@@ -80,6 +80,13 @@ class StoredTensor:
         """Unused lanes of the last tile."""
         return -self.shape[1] % LANES if self.packed else 0
 
+    def describe(self) -> str:
+        """What it is in words, for tables."""
+        if not self.packed:
+            return f"plain {self.dtype}"
+        values = str(self.dtype) if self.bits is None else f"int{self.bits}"
+        return f"{self.pattern or 'dense'} {values}"
+
     def tensor_name(self, plane: str) -> str:
         """The name of a plane in its file."""
         return f"{self.path}.{plane}" if self.packed else self.path

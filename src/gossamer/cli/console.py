@@ -1,0 +1,117 @@
+"""What commands share: options, output, progress, and what counts as wrong use."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import rich.console
+import rich.progress
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class WrongUseError(Exception):
+    """The command was called wrongly: nothing was done, and the exit status is 2."""
+
+
+@contextlib.contextmanager
+def arguments() -> Iterator[None]:
+    """Turns a ValueError about the command's arguments into wrong use."""
+    try:
+        yield
+    except ValueError as error:
+        raise WrongUseError(str(error)) from error
+
+
+def check_free(out: pathlib.Path, overwrite: bool) -> None:
+    """Refuses an output folder that exists before any work is done, as its writer would."""
+    if out.exists() and not overwrite:
+        raise WrongUseError(f"The output folder {out} exists; choose another, or add --overwrite.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """Options of every command."""
+
+    json: bool = False
+    """Print exactly one JSON object on standard output; everything else goes to standard error."""
+    verbose: bool = False
+    """Show where in the code an error arose."""
+
+    def run(self, console: "Console") -> dict[str, Any]:
+        """Does the work; returns what `--json` prints."""
+        raise NotImplementedError
+
+    def show(self, result: dict[str, Any], console: "Console") -> None:
+        """Shows a result to a reader."""
+        raise NotImplementedError
+
+
+class Console:
+    """Results on standard output, progress and messages on standard error."""
+
+    def __init__(self) -> None:
+        self.out = rich.console.Console(highlight=False, soft_wrap=True)
+        self.err = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress: rich.progress.Progress | None = None
+
+    def note(self, text: str) -> None:
+        """A line on standard error."""
+        self.err.print(text, markup=False)
+
+    def json(self, result: dict[str, Any]) -> None:
+        """The one JSON object of `--json`."""
+        # Not through rich, which would wrap and style it. NaN and Infinity are no JSON.
+        print(json.dumps(_plain(result), allow_nan=False))
+
+    def stage(self, name: str, steps: int) -> Callable[[], None]:
+        """Starts a stage of so many steps; returns what is to be called after each."""
+        return self._bar(name, steps) if self.err.is_terminal else self._lines(name, steps)
+
+    def _bar(self, name: str, steps: int) -> Callable[[], None]:
+        if self._progress is None:
+            self._progress = rich.progress.Progress(
+                *rich.progress.Progress.get_default_columns(),
+                rich.progress.TimeElapsedColumn(),
+                console=self.err,
+            )
+            self._progress.start()
+        task = self._progress.add_task(name, total=steps)
+        progress = self._progress
+        return lambda: progress.advance(task)
+
+    def _lines(self, name: str, steps: int) -> Callable[[], None]:
+        """For logs: a line at the end, and now and then before it."""
+        begin = last = time.monotonic()
+        done = 0
+
+        def advance() -> None:
+            nonlocal done, last
+            done += 1
+            now = time.monotonic()
+            if done == steps or now - last > _SECONDS_BETWEEN_LINES:
+                self.note(f"{name}: {done}/{steps}, {now - begin:.0f} s")
+                last = now
+
+        return advance
+
+    def close(self) -> None:
+        """Ends the progress bars, so that a result or an error comes below them."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _plain(value: Any) -> Any:
+    """Plain data with numbers that JSON does not have as text."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return str(value)
+    return value

@@ -1,0 +1,48 @@
+"""`gossamer eval`: a model's perplexity on a text."""
+
+import dataclasses
+from typing import Any
+
+import tyro
+
+from gossamer.cli.console import Command, Console, WrongUseError
+from gossamer.cli.texts import evaluation_windows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Measure a model's perplexity on a text, in windows that do not overlap.
+
+    Example: gossamer eval small --text wiki.test.raw --context 1024 --windows 8
+    """
+
+    model: tyro.conf.Positional[str]
+    """A saved model, a Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word
+    smollm2."""
+    text: str | None = None
+    """Text file, UTF-8, perhaps .gz or .xz. Without it, a text that every Python has."""
+    context: int | None = None
+    """Tokens of a window. Without it, 1024 or the model's positions."""
+    windows: int = 8
+    """How many windows, from the start of the text."""
+
+    def run(self, console: Console) -> dict[str, Any]:
+        """Evaluates; see `gossamer.evaluation.Perplexity`."""
+        if self.windows < 1 or (self.context is not None and self.context < 2):
+            raise WrongUseError("--windows needs 1 or more and --context 2 or more.")
+        from gossamer.evaluation import perplexity
+        from gossamer.loading import load
+
+        checkpoint = load(self.model)
+        context = self.context or min(1024, checkpoint.config.max_positions)
+        cut = evaluation_windows(checkpoint, self.text, context, self.windows)
+        advance = console.stage("perplexity", checkpoint.config.num_layers)
+        return dataclasses.asdict(perplexity(checkpoint, cut.tokens, advance)) | {"text": cut.text}
+
+    def show(self, result: dict[str, Any], console: Console) -> None:
+        """One line."""
+        console.out.print(
+            f"perplexity {result['perplexity']:.4f} over {result['predictions']} predictions of "
+            f"{result['text']}, {result['windows']} windows of {result['context']} tokens, in "
+            f"{result['seconds']:.1f} s"
+        )

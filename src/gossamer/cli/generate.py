@@ -1,0 +1,75 @@
+"""`gossamer generate`: a model continues a text."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import tyro
+
+from gossamer.cli.console import Command, Console, WrongUseError, arguments
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generate(Command):
+    """Continue a text, greedily unless a temperature is given.
+
+    Example: gossamer generate small --prompt "The capital of France is" --max-tokens 64
+    """
+
+    model: tyro.conf.Positional[str]
+    """A saved model, a Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word
+    smollm2."""
+    prompt: str
+    """The text to continue, or with --chat the message to answer."""
+    max_tokens: int = 64
+    """New tokens at most."""
+    temperature: float = 0.0
+    """0 is greedy; higher draws more evenly."""
+    top_k: int | None = None
+    """Draw from the k likeliest tokens."""
+    top_p: float | None = None
+    """Draw from the likeliest tokens whose probabilities sum to this."""
+    seed: int = 0
+    """The same seed gives the same text."""
+    stop: tuple[str, ...] = ()
+    """Strings at which to stop."""
+    chat: bool = False
+    """Wrap the prompt in the model's chat template."""
+
+    def run(self, console: Console) -> dict[str, Any]:
+        """Generates, showing the text as it comes unless JSON is asked for."""
+        if self.max_tokens < 1:
+            raise WrongUseError(f"--max-tokens needs 1 or more, got {self.max_tokens}.")
+        from gossamer.inference import Sampling, generate
+        from gossamer.loading import load
+
+        with arguments():
+            Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        result = generate(
+            load(self.model),
+            self.prompt,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop=self.stop,
+            chat=self.chat,
+            on_text=lambda text: None if self.json else _write(text),
+        )
+        return dataclasses.asdict(result)
+
+    def show(self, result: dict[str, Any], console: Console) -> None:
+        """The text is out already; how fast it came goes to standard error."""
+        console.out.print()
+        decode = result["decode_tokens_per_second"]
+        console.note(
+            f"prefill {result['prefill_tokens_per_second']:.1f} tokens/s"
+            + (f", decode {decode:.1f} tokens/s" if decode else "")
+            + f", stopped by {result['stopped_by']}"
+        )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

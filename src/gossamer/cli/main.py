@@ -1,0 +1,69 @@
+"""Entry point: reads the arguments, runs a command, and turns what happened into an exit status."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, TypeAlias
+
+import tyro
+
+from gossamer.cli.compress import Compress
+from gossamer.cli.console import Command, Console, WrongUseError
+from gossamer.cli.demo import Demo
+from gossamer.cli.evaluate import Evaluate
+from gossamer.cli.export import Export
+from gossamer.cli.generate import Generate
+from gossamer.cli.inspect import Inspect
+
+WORKED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+Commands: TypeAlias = (
+    Annotated[Compress, tyro.conf.subcommand("compress")]
+    | Annotated[Evaluate, tyro.conf.subcommand("eval")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs `gossamer` and exits: 0 worked, 1 failed, 2 called wrongly, 130 interrupted."""
+    command: Command = tyro.cli(
+        Commands,  # type: ignore[arg-type]  # a union of dataclasses, which tyro takes
+        prog="gossamer",
+        description="Makes transformer models small and fast, and measures what that costs.",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    sys.exit(_run(command, Console()))
+
+
+def _run(command: Command, console: Console) -> int:
+    try:
+        result = command.run(console)
+    except WrongUseError as error:
+        return _fail(command, console, str(error), WRONG_USE)
+    except (ValueError, OSError) as error:
+        return _fail(command, console, str(error), FAILED)
+    except KeyboardInterrupt:
+        message = "Interrupted. Compressing resumes where it stopped when the command is repeated."
+        return _fail(command, console, message, INTERRUPTED)
+    except Exception as error:
+        # Our own bug: say so, and how to see where.
+        message = f"Unexpected {type(error).__name__}: {error} (--verbose shows where)"
+        return _fail(command, console, message, FAILED)
+    console.close()
+    if command.json:
+        console.json(result)
+    else:
+        command.show(result, console)
+    return WORKED
+
+
+def _fail(command: Command, console: Console, message: str, status: int) -> int:
+    console.close()
+    if command.verbose:
+        console.note(traceback.format_exc())
+    console.note(f"gossamer: {message}")
+    return status

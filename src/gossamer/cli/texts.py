@@ -1,0 +1,36 @@
+"""The perplexity windows that `compress`, `eval` and `demo` cut from a text."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gossamer.compression import Evaluation
+    from gossamer.loading import Checkpoint
+
+
+def evaluation_windows(
+    checkpoint: "Checkpoint", text: str | None, context: int, count: int
+) -> "Evaluation":
+    """Tokenizes a text and cuts its first windows.
+
+    Args:
+        checkpoint: the model, for its tokenizer.
+        text: a file; None is the evaluation part of the text that every Python has.
+        context: tokens of a window.
+        count: how many windows.
+
+    Raises:
+        ValueError: the text cannot be read or is too short, or the model has no tokenizer.
+    """
+    from pathlib import Path
+
+    from gossamer.compression import Evaluation
+    from gossamer.data import builtin_text, read_text, windows
+
+    if checkpoint.tokenizer is None:
+        raise ValueError(
+            f"Model {checkpoint.source['name']!r} has no tokenizer; put tokenizer.json beside it."
+        )
+    name = Path(text).name if text else "pydoc_data.topics (evaluation part)"
+    words = read_text(text) if text else builtin_text("evaluation")
+    ids = checkpoint.tokenizer.encode(words)
+    return Evaluation(text=name, tokens=windows(ids, length=context, count=count))

@@ -1,0 +1,256 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gossamer.packing import pack, pack_floats, why_dense
+from gossamer.quantization import Codes, Int
+from gossamer.sparsity import NM, Unstructured
+from tests.packing import oracle
+
+SCALES = ("float32", "bfloat16", "e8m0", "e4m3")
+SPARSE = [NM(2, 4), NM(1, 4), NM(4, 8), NM(3, 8), NM(1, 2), NM(1, 16), NM(4, 16), NM(8, 16)]
+
+
+def kernel(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def pruned(shape: tuple[int, int], pattern: NM, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    values = jnp.array(kernel(shape, seed))
+    mask = pattern.mask(jnp.abs(values), axis=0)
+    return jnp.where(mask, values, 0), mask
+
+
+def lane(plane: jax.Array, number: int, nbytes: int) -> str:
+    """The bytes of one lane whose fields all lie in the same word or the same tail."""
+    return np.asarray(plane)[0, number * nbytes : (number + 1) * nbytes].tobytes().hex()
+
+
+def codes_of(columns: list[list[int]]) -> Codes:
+    codes = jnp.array(columns, jnp.int8).T
+    return Codes(codes, jnp.ones((1, codes.shape[1])))
+
+
+def test_dense_int4_golden():
+    packed = pack(codes_of([[0, 1, 2, 3, 4, 5, 6, 7], [-1, -2, -3, -4, -5, -6, -7, 0]]), Int(4))
+    assert lane(packed.values, 0, 4) == "40516273"
+    assert lane(packed.values, 1, 4) == "bfae9d0c"
+    assert not np.asarray(packed.values)[0, 8:].any()  # the other 14 lanes are padding
+    assert packed.padding == 14
+
+
+def test_2_of_4_int4_golden():
+    codes = codes_of([[1, 2, 0, 0, 3, 0, 0, 4, 0, 5, 6, 0, 0, 0, 7, -1]])
+    packed = pack(codes, Int(4), NM(2, 4))
+    assert lane(packed.values, 0, 4) == "516273f4"
+    assert lane(packed.indices, 0, 2) == "90ed"  # 0 0 1 2 in one byte, 1 3 2 3 in the other
+    assert lane(packed.indices, 1, 2) == "0055"  # padding keeps places 0 and 1
+
+
+def test_4_of_8_int4_golden():
+    packed = pack(codes_of([[1, 0, 0, 2, 0, 3, 4, 0]]), Int(4), NM(4, 8))
+    assert lane(packed.values, 0, 2) == "3142"
+    assert lane(packed.indices, 0, 1) == "69"  # a bitmap: elements 0, 3, 5 and 6
+
+
+def test_a_kept_weight_whose_code_is_0_keeps_its_place():
+    mask = jnp.array([0, 0, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0, 0], bool)[:, None]
+    codes = codes_of([[0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0]])
+    packed = pack(codes, Int(4), NM(2, 4), mask)
+    assert lane(packed.values, 0, 4) == "65000000"  # kept: 5 0 0 0 6 0 0 0
+    assert lane(packed.indices, 0, 2) == "267f"  # places: 2 3 1 3 2 3 0 1
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("shape", [(32, 16), (48, 35)], ids=str)
+def test_dense_planes_equal_the_bit_by_bit_definition(bits, shape):
+    codes = Int(bits).encode(jnp.array(kernel(shape, bits)))
+    packed = pack(codes, Int(bits))
+    assert np.asarray(packed.values).tobytes() == oracle.dense(codes.codes.tolist(), bits)
+    assert packed.indices is None
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("pattern", SPARSE, ids=str)
+def test_sparse_planes_equal_the_bit_by_bit_definition(bits, pattern):
+    values, mask = pruned((128, 19), pattern, bits)
+    codes = Int(bits).encode(values)
+    packed = pack(codes, Int(bits), pattern, mask)
+    planes = oracle.sparse(codes.codes.tolist(), mask.tolist(), bits, pattern.n, pattern.m)
+    assert packed.pattern == pattern
+    assert np.asarray(packed.values).tobytes() == planes[0]
+    assert np.asarray(packed.indices).tobytes() == planes[1]
+
+
+@settings(deadline=None, max_examples=60)  # every shape compiles
+@given(data=st.data())
+def test_codes_scales_and_zero_points_come_back_bit_for_bit(data):
+    bits = data.draw(st.integers(2, 8), "bits")
+    pattern = data.draw(st.sampled_from([None, NM(3, 4), *SPARSE]), "pattern")
+    symmetric = pattern is not None or data.draw(st.booleans(), "symmetric")
+    group = data.draw(st.sampled_from([None, 16, 64]), "group")
+    scale = data.draw(st.sampled_from(SCALES), "scale")
+    shape = (128 * data.draw(st.integers(1, 2)), data.draw(st.integers(1, 40)))
+    format = Int(bits, group, scale, symmetric)
+    if pattern is None:
+        values, mask = jnp.array(kernel(shape, bits)), None
+    else:
+        values, mask = pruned(shape, pattern, bits)
+    codes = format.encode(values)
+    packed = pack(codes, format, pattern, mask)
+    jax.tree.map(np.testing.assert_array_equal, packed.unpack(), codes)
+    np.testing.assert_array_equal(packed.materialize(), codes.decode())
+    assert packed.shape == shape
+
+
+@pytest.mark.parametrize("pattern", SPARSE, ids=str)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_float_values_come_back_bit_for_bit(pattern, dtype):
+    values, mask = pruned((64, 21), pattern)
+    packed = pack_floats(values.astype(dtype), pattern, mask)
+    np.testing.assert_array_equal(packed.materialize(), values.astype(dtype))
+    assert (packed.dtype, packed.shape) == (dtype, (64, 21))
+    assert packed.values.shape == (2, 64 * pattern.n // pattern.m, 16)
+
+
+def test_unused_lanes_have_zero_codes_and_scale_1():
+    codes = Int(4, scale="e8m0").encode(jnp.full((8, 3), 100.0))
+    packed = pack(codes, Int(4, scale="e8m0"))
+    np.testing.assert_array_equal(packed.scales[0, 0, 3:], 127)  # 2^0
+    assert not np.asarray(packed.values)[0, 3 * 4 :].any()
+
+
+# Bits for each weight without scales: the figures of the design, and 8:16, which it calls dense.
+BITS = {
+    "2:4 int4": (NM(2, 4), 4, 3.0),
+    "1:4 int4": (NM(1, 4), 4, 1.5),
+    "1:4 int2": (NM(1, 4), 2, 1.0),
+    "4:8 int4": (NM(4, 8), 4, 3.0),
+    "1:16 int8": (NM(1, 16), 8, 0.75),
+    "8:16 int4": (NM(8, 16), 4, 3.0),
+    "dense int3": (None, 3, 3.0),
+}
+
+
+@pytest.mark.parametrize(("pattern", "bits", "want"), BITS.values(), ids=BITS.keys())
+def test_bits_for_each_weight_are_the_arithmetic(pattern, bits, want):
+    values, mask = (jnp.ones((512, 64)), None) if pattern is None else pruned((512, 64), pattern)
+    packed = pack(Int(bits).encode(values), Int(bits), pattern, mask)
+    assert 8 * (packed.nbytes - packed.scales.nbytes) == want * 512 * 64
+    assert packed.scales.nbytes == 4 * 64
+
+
+DENSE = {
+    "3:4 int4": (NM(3, 4), Int(4), "3:4 would take 16 bits for 4 weights, dense takes 16"),
+    "2:4 int2": (NM(2, 4), Int(2), "2:4 would take 8 bits for 4 weights, dense takes 8"),
+    "8:16 int2": (NM(8, 16), Int(2), "8:16 would take 32 bits for 16 weights, dense takes 32"),
+    "all kept": (NM(4, 4), Int(8), "4:4 would take 36 bits for 4 weights, dense takes 32"),
+    "M of 32": (NM(2, 32), Int(4), r"groups of \(2, 4, 8, 16\), not of 32"),
+    "zero points": (NM(2, 4), Int(4, symmetric=False), "zero points are stored dense"),
+    "unstructured": (Unstructured(0.5), Int(4), "50% unstructured keeps no fixed number"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "format", "reason"), DENSE.values(), ids=DENSE.keys())
+def test_what_saves_nothing_is_stored_dense_and_said_so(pattern, format, reason):
+    assert re.search(reason, why_dense(pattern, format) or "")
+    if isinstance(pattern, NM):
+        values, mask = pruned((64, 16), pattern)
+        codes = format.encode(values)
+        packed = pack(codes, format, pattern, mask)
+        assert packed.pattern is None
+        assert packed.indices is None
+        np.testing.assert_array_equal(packed.unpack().codes, codes.codes)
+
+
+@pytest.mark.parametrize("pattern", SPARSE, ids=str)
+def test_what_saves_is_stored_sparse(pattern):
+    assert why_dense(pattern, Int(4)) is None
+    assert why_dense(pattern, None) is None
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_dense_kernel_drops_what_the_mask_drops(symmetric):
+    format = Int(4, group=8, symmetric=symmetric)
+    values = jnp.array(kernel((16, 8)))
+    mask = jnp.array(kernel((16, 8), seed=1)) > 0
+    packed = pack(format.encode(values), format, mask=mask)
+    want = jnp.where(mask, format.encode(values).decode(), 0)
+    np.testing.assert_array_equal(packed.materialize(), want)
+
+
+def test_pack_runs_under_jit_and_vmap():
+    values, mask = pruned((64, 32), NM(2, 4))
+    stack, masks = jnp.stack([values, -2 * values]), jnp.stack([mask, mask])
+    format = Int(4, group=16)
+
+    def both(values, mask):
+        return pack(format.encode(values), format, NM(2, 4), mask)
+
+    packed = jax.jit(jax.vmap(both))(stack, masks)
+    assert packed.shape == (2, 64, 32)
+    got = jax.vmap(lambda p: p.materialize())(packed)
+    np.testing.assert_array_equal(got, jax.vmap(lambda v: format.encode(v).decode())(stack))
+
+
+def encoded(format: Int, shape: tuple[int, int] = (16, 16)) -> Codes:
+    return format.encode(jnp.array(kernel(shape)))
+
+
+def test_refuses_codes_that_the_bits_do_not_hold():
+    with pytest.raises(ValueError, match=r"\(16, 16\) go from -127 to 1\d\d, which 4 bits"):
+        pack(encoded(Int(8)), Int(4))
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, 0.0, -1.0, 0.3])
+def test_refuses_scales_that_the_format_does_not_hold(scale):
+    codes = encoded(Int(4, scale="e8m0"))
+    codes = codes._replace(scales=codes.scales.at[0, 3].set(scale))
+    with pytest.raises(ValueError, match=r"scale (nan|inf|0.0|-1.0|0.3.*), which is no .* e8m0"):
+        pack(codes, Int(4, scale="e8m0"))
+
+
+def test_refuses_scales_of_other_groups():
+    with pytest.raises(ValueError, match=r"groups of 8.* scales \(2, 16\), got \(1, 16\)"):
+        pack(encoded(Int(4)), Int(4, group=8))
+
+
+def test_refuses_zero_points_that_the_format_lacks():
+    with pytest.raises(ValueError, match=r"have zero points, which does not suit int4"):
+        pack(encoded(Int(4, symmetric=False)), Int(4))
+
+
+def test_refuses_a_group_that_keeps_too_many_and_names_it():
+    mask = jnp.zeros((16, 16), bool).at[4:7, 9].set(True)
+    with pytest.raises(ValueError, match=r"3 are kept in group 1 of output 9 of kernel \(16, 16\)"):
+        pack(encoded(Int(4)), Int(4), NM(2, 4), mask)
+
+
+def test_refuses_a_mask_of_another_shape():
+    with pytest.raises(ValueError, match=r"mask \(8, 16\) does not suit a kernel \(16, 16\)"):
+        pack(encoded(Int(4)), Int(4), NM(2, 4), jnp.ones((8, 16), bool))
+
+
+def test_refuses_an_axis_that_the_groups_do_not_divide():
+    codes = Codes(jnp.zeros((6, 4), jnp.int8), jnp.ones((1, 4)))
+    with pytest.raises(ValueError, match=r"2:4 .* multiple of 4, got 6 in shape \(6, 4\)"):
+        pack(codes, Int(4), NM(2, 4))
+
+
+def test_refuses_fields_that_leave_bits_over():
+    with pytest.raises(ValueError, match=r"dense kernel \(12, 4\) .* 12 fields of 3 .* of 8"):
+        pack(encoded(Int(3), (12, 4)), Int(3))
+    with pytest.raises(ValueError, match=r"1:4 kernel \(8, 4\) .* 2 fields of 2 .* of 4"):
+        pack_floats(jnp.zeros((8, 4)), NM(1, 4))
+
+
+def test_refuses_floats_that_are_not_finite_or_save_nothing():
+    with pytest.raises(ValueError, match=r"Kernel \(16, 1\) holds NaN or Inf"):
+        pack_floats(jnp.zeros((16, 1)).at[3].set(jnp.nan), NM(2, 4))
+    with pytest.raises(ValueError, match=r"\(64, 1\) stays a plain array: .* not of 32"):
+        pack_floats(jnp.zeros((64, 1)), NM(1, 32))
