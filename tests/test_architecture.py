@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("compression",),
     ("cli",),
+    ("__main__",),
 )
 HEIGHT = {part: height for height, row in enumerate(LAYERS) for part in row}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -3,10 +3,14 @@
 import ast
 import pathlib
 import re
+import shlex
+import typing
 
 import pytest
+import tyro
 import yaml
 
+from gossamer.cli.main import Commands
 from gossamer.recipe import PRESETS, Recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,3 +71,10 @@ def test_the_recipe_files_of_the_documentation_are_valid():
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     recipes = [Recipe.from_dict(yaml.safe_load(block)) for block in blocks]
     assert [recipe.name for recipe in recipes] == ["attention-stays-wider"]
+
+
+def test_the_examples_of_the_commands_are_understood_and_show_them_all():
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^gossamer (.*)$", text, re.MULTILINE)
+    shown = {type(tyro.cli(Commands, args=shlex.split(line))) for line in lines}
+    assert shown == {typing.get_args(command)[0] for command in typing.get_args(Commands)}

@@ -64,9 +64,9 @@ def asymmetric(bits: int, group: int | None = None) -> Grid:
     return Grid(low, high, fit, group)
 
 
-def fixed(bits: int, scale: list[float], zero: list[int]) -> Grid:
+def fixed(bits: int, scale: np.ndarray, zero: list[int]) -> Grid:
     """A grid given beforehand, with unsigned codes."""
-    return Grid(0, 2**bits - 1, lambda _: (np.array(scale), np.array(zero)))
+    return Grid(0, 2**bits - 1, lambda _: (scale, np.array(zero)))
 
 
 def solve(

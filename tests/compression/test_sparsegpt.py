@@ -44,23 +44,21 @@ CASES = {  # pattern, format, the same for the oracle
         {"sparsity": 0.5, "grid": oracle.symmetric(3, 64)},
     ),
 }
-STORED = [  # pattern, format: every kind of scale
+STORED = [  # pattern, format: every kind of mask, grid and scale
     (NM(2, 4), INT4),
-    (NM(2, 4), Int(8)),
-    (NM(1, 4), Int(2, group=32, symmetric=False, scale="e4m3")),
+    (NM(4, 8), Int(4, symmetric=False)),
+    (NM(1, 4), Int(2, group=64, symmetric=False, scale="e4m3")),
     (Unstructured(0.5), Int(4, group=32, scale="e8m0")),
-    (None, Int(3, group=64, symmetric=False)),
+    (None, Int(4)),
 ]
-RELEASED_SYMMETRIC = {  # bits: scales, zero point, codes, output error, that of nearest rounding
+RELEASED_SYMMETRIC = {  # bits: zero point, codes, output error, that of nearest rounding
     4: (
-        [0.12, 0.1066667],
         8,
         [[15, 5, 11, 9, 3, 10, 12, 8], [10, 14, 5, 14, 9, 1, 8, 12]],
         0.08639,
         0.10701,
     ),
     3: (
-        [0.2571429, 0.2285714],
         4,
         [[7, 3, 5, 5, 2, 5, 6, 4], [5, 7, 3, 7, 5, 0, 4, 6]],
         0.31260,
@@ -94,6 +92,11 @@ GOLDEN = {  # pattern, format: kernel [out, in], output error
         1.11750,
     ),
 }
+
+
+def released_scales(bits: int) -> np.ndarray:
+    """From -absmax to absmax in 2^bits - 1 steps; in float32, as some weights lie on ties."""
+    return 2 * np.abs(KERNEL).max(axis=0) / np.float32(2**bits - 1)
 
 
 def golden_error(values) -> float:
@@ -139,10 +142,11 @@ def test_golden_asymmetric_codes_without_a_pattern():
 
 @pytest.mark.parametrize("bits", RELEASED_SYMMETRIC)
 def test_golden_codes_on_the_released_symmetric_grid(bits):
-    scales, zero, want, error, nearest = RELEASED_SYMMETRIC[bits]
+    zero, want, error, nearest = RELEASED_SYMMETRIC[bits]
+    scales = released_scales(bits)
     # Its zero point lies in the middle of 2^bits codes, which no symmetric grid of ours has.
     format, middle = Int(bits, symmetric=False), 2 ** (bits - 1)
-    grid = (jnp.array([scales], jnp.float32), jnp.full((1, 2), zero - middle, jnp.int8))
+    grid = (jnp.asarray(scales[None]), jnp.full((1, 2), zero - middle, jnp.int8))
     factor = jnp.asarray(inverse_factor(GRAM, 0.01), jnp.float32)
     part = sweep(jnp.asarray(KERNEL), factor, grid, pattern=None, format=format, block=8)
     np.testing.assert_array_equal(part.result.T + middle, want)
@@ -162,8 +166,8 @@ def test_oracle_gives_the_golden_vectors(pattern, format, want, error):
 
 @pytest.mark.parametrize("bits", RELEASED_SYMMETRIC)
 def test_oracle_gives_the_golden_codes(bits):
-    scales, zero, want, error, _ = RELEASED_SYMMETRIC[bits]
-    grid = oracle.fixed(bits, scales, [zero, zero])
+    zero, want, error, _ = RELEASED_SYMMETRIC[bits]
+    grid = oracle.fixed(bits, released_scales(bits), [zero, zero])
     solved = oracle.solve(KERNEL.T, GRAM, grid=grid)
     np.testing.assert_array_equal(solved.codes, want)
     assert golden_error(solved.weights.T) == pytest.approx(error, abs=6e-6)
@@ -175,27 +179,29 @@ def test_agrees_with_float64_a_column_at_a_time(pattern, format, options):
     solved = sparsegpt(kernel, gram, pattern=pattern, format=format)
     want = oracle.solve(np.asarray(kernel).T, np.asarray(gram), **options)
     # float32 may decide a near-tie the other way, after which that output goes its own way. On
-    # the machine of the author no mask and no code differs.
-    assert np.mean(solved.mask.T != want.keep) < 0.002
+    # x86-64 no mask and no code differs.
+    assert np.mean(want.keep != solved.mask.T) < 0.002
     if solved.codes is not None and solved.codes.zeros is None:
-        assert np.mean(solved.codes.codes.T != want.codes) < 0.01
+        assert np.mean(want.codes != solved.codes.codes.T) < 0.01
     error = output_error(want.weights.T, kernel, gram)
     assert output_error(solved.values, kernel, gram) == pytest.approx(error, rel=0.005)
 
 
-@pytest.mark.parametrize(("size", "block"), [(144, 128), (144, 64), (100, 128), (12, 5)])
-@pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)], ids=str)
+@pytest.mark.parametrize(
+    ("pattern", "size", "block"),
+    [(NM(2, 4), 144, 128), (Unstructured(0.5), 144, 64), (Unstructured(0.5), 12, 5)],
+)
 def test_last_block_may_be_short(pattern, size, block):
     kernel, gram = layer(size, 24)
     solved = sparsegpt(kernel, gram, pattern=pattern, format=None, block=block)
     options = {"keep_of": (2, 4)} if isinstance(pattern, NM) else {"sparsity": 0.5}
     want = oracle.solve(np.asarray(kernel).T, np.asarray(gram), **options, block=block)
     error = output_error(want.weights.T, kernel, gram)
-    assert np.mean(solved.mask.T != want.keep) < 0.002
+    assert np.mean(want.keep != solved.mask.T) < 0.002
     assert output_error(solved.values, kernel, gram) == pytest.approx(error, rel=0.005)
 
 
-@pytest.mark.parametrize("format", [Int(4, group=24), Int(4, group=144), Int(4, group=12)], ids=str)
+@pytest.mark.parametrize("format", [Int(4, group=24), Int(4, group=144)], ids=str)
 def test_groups_that_do_not_divide_the_block_widen_it(format):
     kernel, gram = layer(144, 24)
     solved = sparsegpt(kernel, gram, pattern=NM(2, 4), format=format, block=16)
@@ -214,30 +220,25 @@ def test_codes_stand_for_the_values_bit_for_bit(pattern, format):
     assert (codes.zeros is None) == format.symmetric
     np.testing.assert_array_equal(codes.decode(), values)
     np.testing.assert_array_equal(codes.decode() * mask, values)
+    stored = scale_from_bytes(scale_to_bytes(codes.scales, format.scale), format.scale)
+    np.testing.assert_array_equal(stored, codes.scales)
     assert int(codes.codes.min()) >= format.qmin
     assert int(codes.codes.max()) <= format.qmax
 
 
-@pytest.mark.parametrize("scale", ["bfloat16", "e8m0", "e4m3"])
-def test_scales_are_numbers_that_their_storage_holds(scale):
-    kernel, gram = layer()
-    codes = sparsegpt(kernel, gram, pattern=NM(2, 4), format=Int(4, 32, scale)).codes
-    assert codes is not None
-    stored = scale_from_bytes(scale_to_bytes(codes.scales, scale), scale)
-    np.testing.assert_array_equal(stored, codes.scales)
-
-
 def test_grid_without_groups_is_that_of_the_dense_kernel():
     kernel, gram = layer()
-    codes = sparsegpt(kernel, gram, pattern=NM(2, 4), format=Int(4)).codes
+    format = Int(4, symmetric=False)
+    codes = sparsegpt(kernel, gram, pattern=NM(4, 8), format=format).codes
     assert codes is not None
-    np.testing.assert_array_equal(codes.scales, Int(4).encode(kernel).scales)
+    np.testing.assert_array_equal(codes.scales, format.encode(kernel).scales)
+    np.testing.assert_array_equal(codes.zeros, format.encode(kernel).zeros)
 
 
-@settings(deadline=None, max_examples=20)  # each new shape compiles
+@settings(deadline=None, max_examples=20)  # a new pattern new shape compiles
 @given(
-    pattern=st.sampled_from([NM(1, 2), NM(2, 4), NM(3, 4), NM(5, 8)]),
-    format=st.sampled_from([None, Int(4), Int(2, group=8)]),
+    pattern=st.sampled_from([NM(2, 4), NM(5, 8)]),
+    format=st.sampled_from([None, Int(2, group=8)]),
     seed=st.integers(0, 2**32 - 1),
     zeros=st.floats(0, 1),
 )
@@ -256,12 +257,12 @@ def test_every_group_keeps_n_whatever_the_weights(pattern, format, seed, zeros):
     assert (np.asarray(values)[~np.asarray(mask)] == 0).all()
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
 def test_unstructured_prunes_one_more_than_its_share_of_each_block(sparsity):
     kernel, gram = layer()
-    mask = sparsegpt(kernel, gram, pattern=Unstructured(sparsity), format=None, block=64).mask
-    pruned = (~np.asarray(mask)).reshape(4, -1).sum(axis=1)
-    np.testing.assert_array_equal(pruned, int(sparsity * 64 * 96) + 1)
+    mask = sparsegpt(kernel, gram, pattern=Unstructured(sparsity), format=None).mask
+    pruned = (~np.asarray(mask)).reshape(2, -1).sum(axis=1)
+    np.testing.assert_array_equal(pruned, int(sparsity * 128 * 96) + 1)
 
 
 @pytest.mark.parametrize("pattern", [NM(2, 4), Unstructured(0.5)], ids=str)

@@ -99,10 +99,11 @@ def test_take_reads_columns_of_what_is_materialized(weight):
     want = np.asarray(materialize(weight)).T[np.asarray(indices)]
     np.testing.assert_array_equal(take(weight, indices), want)
     np.testing.assert_array_equal(take(weight, jnp.array(7)), want[1, 2])
+    np.testing.assert_array_equal(take(weight, jnp.array([-1])), want[:1, 1])
 
 
 def test_take_outside_the_kernel_gives_nan_and_not_another_column(weight):
-    assert np.isnan(take(weight, jnp.array([OUT, OUT + 7, 10 * OUT]))).all()
+    assert np.isnan(take(weight, jnp.array([OUT, OUT + 7, 10 * OUT, -OUT - 1]))).all()
 
 
 def test_weight_is_a_pytree_of_arrays(weight):
@@ -167,7 +168,7 @@ def check_sharded_dot(make, planes):
         jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(PartitionSpec(), jax.tree.map(lambda _: planes, weight)),
+            in_specs=(PartitionSpec(), planes),
             out_specs=OUT_LAST,
         )
     )

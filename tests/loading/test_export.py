@@ -97,6 +97,22 @@ def test_a_failure_leaves_the_old_folder_whole_and_nothing_else(tmp_path, dense,
     )
 
 
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, dense, monkeypatch):
+    export_dense(dense, tmp_path / "out")
+    rename = export.os.rename
+
+    def fail_once(source, target):
+        if "partial" in str(source):
+            raise OSError("no room in the directory")
+        rename(source, target)
+
+    monkeypatch.setattr(export.os, "rename", fail_once)
+    with pytest.raises(OSError, match="no room"):
+        export_dense(dense, tmp_path / "out", overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "tiny.gguf"]
+    assert load_huggingface(tmp_path / "out").config == dense.config
+
+
 def test_an_unknown_dtype_is_refused(tmp_path, dense):
     with pytest.raises(ValueError, match=r"\['float32', 'bfloat16'\], got dtype 'float8'"):
         export_dense.__wrapped__(dense, tmp_path / "out", "float8")

@@ -9,7 +9,7 @@ from gossamer.nn.norms import LayerNorm, RMSNorm
 def test_rms_norm_golden():
     layer = RMSNorm(2, epsilon=0.5)
     layer.scale.set_value(jnp.array([1.0, 10.0]))
-    # mean(x^2) = 12.5 + ... : x = (3, 4), mean square 12.5, root of 13.0
+    # x = (3, 4): mean square 12.5, and the root of 12.5 + 0.5
     np.testing.assert_allclose(layer(jnp.array([3.0, 4.0])), np.array([3.0, 40.0]) / np.sqrt(13))
 
 

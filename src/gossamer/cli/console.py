@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import rich.console
 import rich.progress
@@ -35,7 +36,13 @@ def check_free(out: pathlib.Path, overwrite: bool) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """Options of every command."""
+    """What every command has: its options, its work, and how its result is shown.
+
+    Attributes:
+        interrupted: what is said after Ctrl-C.
+    """
+
+    interrupted: ClassVar[str] = "Interrupted."
 
     json: bool = False
     """Print exactly one JSON object on standard output; everything else goes to standard error."""
@@ -55,17 +62,20 @@ class Console:
     """Results on standard output, progress and messages on standard error."""
 
     def __init__(self) -> None:
-        self.out = rich.console.Console(highlight=False, soft_wrap=True)
-        self.err = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+        # Paths and generated text may hold brackets: nothing is markup.
+        self.out, self.err = (
+            rich.console.Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+            for stderr in (False, True)
+        )
         self._progress: rich.progress.Progress | None = None
 
     def note(self, text: str) -> None:
         """A line on standard error."""
-        self.err.print(text, markup=False)
+        self.err.print(text)
 
     def json(self, result: dict[str, Any]) -> None:
         """The one JSON object of `--json`."""
-        # Not through rich, which would wrap and style it. NaN and Infinity are no JSON.
+        # Not through rich, which would wrap and style it.
         print(json.dumps(_plain(result), allow_nan=False))
 
     def stage(self, name: str, steps: int) -> Callable[[], None]:
@@ -107,11 +117,11 @@ class Console:
 
 
 def _plain(value: Any) -> Any:
-    """Plain data with numbers that JSON does not have as text."""
+    """Plain data; NaN and Infinity, which JSON does not have, as text."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+    if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

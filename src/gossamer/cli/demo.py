@@ -145,6 +145,4 @@ def _plot(result: dict[str, Any]) -> bytes:
     for row in result["rows"]:
         name = f"{row['recipe']} {row['method']}"
         points[name] = (row["bytes_on_disk"] / 1e6, row["perplexity"])
-    return scatter_plot(
-        points, x="MB on disk", y="perplexity", title=result["model"], log_y=True
-    )
+    return scatter_plot(points, x="MB on disk", y="perplexity", title=result["model"], log_y=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -25,14 +25,14 @@ class Generate(Command):
     """New tokens at most."""
     temperature: float = 0.0
     """0 is greedy; higher draws more evenly."""
-    top_k: int | None = None
+    top_k: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Draw from the k likeliest tokens."""
-    top_p: float | None = None
+    top_p: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Draw from the likeliest tokens whose probabilities sum to this."""
     seed: int = 0
     """The same seed gives the same text."""
     stop: tuple[str, ...] = ()
-    """Strings at which to stop."""
+    """End the text before this string."""
     chat: bool = False
     """Wrap the prompt in the model's chat template."""
 
@@ -40,13 +40,15 @@ class Generate(Command):
         """Generates, showing the text as it comes unless JSON is asked for."""
         if self.max_tokens < 1:
             raise WrongUseError(f"--max-tokens needs 1 or more, got {self.max_tokens}.")
+        if "" in self.stop:
+            raise WrongUseError("--stop needs at least one character.")
         from gossamer.inference import Sampling, generate
-        from gossamer.loading import load
 
         with arguments():
             Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        stream = _Stream(console, self)
         result = generate(
-            load(self.model),
+            self.model,
             self.prompt,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
@@ -55,7 +57,7 @@ class Generate(Command):
             seed=self.seed,
             stop=self.stop,
             chat=self.chat,
-            on_text=lambda text: None if self.json else _write(text),
+            on_text=stream.write,
         )
         return dataclasses.asdict(result)
 
@@ -70,6 +72,21 @@ class Generate(Command):
         )
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+class _Stream:
+    """Shows pieces of text as they come, below the progress of what comes before the first."""
+
+    def __init__(self, console: Console, command: Generate) -> None:
+        self._console = console
+        self._silent = command.json
+        self._first = console.stage(f"reading {command.model}, first text", 1)
+        self._begun = False
+
+    def write(self, text: str) -> None:
+        """Takes a piece."""
+        if not self._begun:
+            self._begun = True
+            self._first()
+            self._console.close()
+        if not self._silent:
+            sys.stdout.write(text)
+            sys.stdout.flush()

@@ -28,7 +28,12 @@ class Inspect(Command):
     smollm2."""
 
     def run(self, console: Console) -> dict[str, Any]:
-        """Reads headers only; the bytes of all tensors and files add up to `bytes_on_disk`."""
+        """Reads headers only.
+
+        The bytes of all tensors and of `files`, which is what lies around tensors, add up to
+        `bytes_on_disk` for a model that gossamer saved; of another, only the file's size is known,
+        headers included, and tensors are listed as they are once read.
+        """
         from gossamer.loading import load
 
         checkpoint = load(self.model)
@@ -60,10 +65,10 @@ class Inspect(Command):
         console.out.print(table)
         for name, size in result["files"].items():
             console.out.print(f"{name}: {size:,} bytes besides tensors")
+        disk, dense = result["bytes_on_disk"], result["bytes_float32"]
         console.out.print(
-            f"{result['bytes_on_disk']:,} bytes on disk, "
-            f"{result['bytes_on_disk'] / result['bytes_float32']:.2%} of {result['bytes_float32']:,}"
-            f" in float32; {result['bits_per_weight']:.3f} bits a weight in tensors"
+            f"{disk:,} bytes on disk, {disk / dense:.2%} of {dense:,} in float32; "
+            f"{result['bits_per_weight']:.3f} bits a weight in tensors"
         )
 
 
@@ -78,36 +83,30 @@ def _saved(folder: Path) -> dict[str, Any]:
             "shape": list(packed.tensors[path].shape),
             "stored": packed.tensors[path].describe(),
             "bits_per_weight": account.bits_per_weight,
-            "bytes": {
-                plane: getattr(account, plane) / 8
-                for plane in _PLANES
-                if getattr(account, plane)
-            },
+            # Every plane is whole bytes, and so is its share in unused lanes.
+            "bytes": {plane: bits // 8 for plane in _PLANES if (bits := getattr(account, plane))},
         }
         for path, account in packed.accounts().items()
     ]
-    total = sum(account.nbytes for account in packed.accounts().values())
     return {
         "bytes_on_disk": model_bytes(folder),
-        "bytes_tensors": total,
+        "bytes_tensors": sum(account.nbytes for account in packed.accounts().values()),
         "tensors": tensors,
         "files": packed.overhead_bytes(),
     }
 
 
 def _other(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """A model of another format: its tensors as they are once read."""
-    import numpy as np
-
+    """A model of another format: its file's size, and its tensors as they are once read."""
     tensors = [
         {
             "path": path,
             "shape": list(tensor.shape),
-            "stored": f"read as {np.dtype(tensor.dtype)}",
-            "bits_per_weight": 8.0 * np.dtype(tensor.dtype).itemsize,
-            "bytes": {"values": math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize},
+            "stored": f"read as {tensor.dtype}",
+            "bits_per_weight": 8.0 * tensor.dtype.itemsize,
+            "bytes": {"values": math.prod(tensor.shape) * tensor.dtype.itemsize},
         }
         for path, tensor in checkpoint.tensors.items()
     ]
-    total = sum(tensor["bytes"]["values"] for tensor in tensors)
-    return {"bytes_on_disk": total, "bytes_tensors": total, "tensors": tensors, "files": {}}
+    size = checkpoint.source["bytes"]
+    return {"bytes_on_disk": size, "bytes_tensors": size, "tensors": tensors, "files": {}}

@@ -1,5 +1,6 @@
 """Entry point: reads the arguments, runs a command, and turns what happened into an exit status."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -34,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="gossamer",
         description="Makes transformer models small and fast, and measures what that costs.",
         args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.PositionalMetavarFromFieldName,
+            tyro.conf.UseAppendAction,
+        ),
     )
     sys.exit(_run(command, Console()))
 
@@ -42,23 +47,32 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(command: Command, console: Console) -> int:
     try:
         result = command.run(console)
+        console.close()
+        if command.json:
+            console.json(result)
+        else:
+            command.show(result, console)
+        sys.stdout.flush()
     except WrongUseError as error:
         return _fail(command, console, str(error), WRONG_USE)
+    except BrokenPipeError:
+        return _reader_left()
     except (ValueError, OSError) as error:
         return _fail(command, console, str(error), FAILED)
     except KeyboardInterrupt:
-        message = "Interrupted. Compressing resumes where it stopped when the command is repeated."
-        return _fail(command, console, message, INTERRUPTED)
+        return _fail(command, console, command.interrupted, INTERRUPTED)
     except Exception as error:
         # Our own bug: say so, and how to see where.
         message = f"Unexpected {type(error).__name__}: {error} (--verbose shows where)"
         return _fail(command, console, message, FAILED)
-    console.close()
-    if command.json:
-        console.json(result)
-    else:
-        command.show(result, console)
     return WORKED
+
+
+def _reader_left() -> int:
+    """Ends quietly when whoever read standard output has left, such as `head`."""
+    # Python flushes what is left when it exits, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _fail(command: Command, console: Console, message: str, status: int) -> int:

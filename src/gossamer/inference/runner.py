@@ -32,7 +32,7 @@ def padded_length(tokens: int, limit: int) -> int:
     """The power of two in which `tokens` fit, so that few lengths are compiled; at most `limit`.
 
     Example:
-        >>> padded_length(3, limit=2048), padded_length(65, limit=2048), padded_length(65, limit=100)
+        >>> padded_length(3, 2048), padded_length(65, 2048), padded_length(65, 100)
         (16, 128, 100)
     """
     return min(limit, max(_LEAST_LENGTH, 1 << (tokens - 1).bit_length()))
@@ -102,9 +102,9 @@ class Runner:
         for count, size in ((length, length), (1, room)):
             hidden = _embed(*self._ends, jnp.zeros((1, count), jnp.int32), jnp.int32(0))
             for frame, weights in kinds.values():
-                hidden, layer = _run_block(frame, weights, hidden, self._empty(size))
-                _trim(layer, jnp.int32(count), room)
+                hidden, _ = _run_block(frame, weights, hidden, self._empty(size))
             jax.block_until_ready(_next_logits(*self._ends, hidden, jnp.int32(0)))
+        _trim(self._empty(length), jnp.int32(0), room)
 
     def _lengths(self, prompt_tokens: int, tokens: int) -> tuple[int, int]:
         limit = self.config.max_positions
@@ -128,7 +128,7 @@ class _Frame:
     """
 
     graph: nnx.GraphDef[Any]
-    structure: jax.tree_util.PyTreeDef
+    structure: Any  # of the weights: a jax.tree_util.PyTreeDef, which is no type to pyright
 
     def module(self, weights: _Leaves) -> Any:
         """The module with these weights."""

@@ -1,24 +1,30 @@
-"""Choosing the next token from its scores."""
+"""How the next token is chosen from its scores: pure functions of one vocabulary's logits.
+
+The filters come in the usual order: temperature, then top-k, then top-p of what top-k left. A
+filter sets the logits of tokens it drops to -inf. Where logits tie, the token of lower index stays.
+"""
 
 import dataclasses
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn: scores are divided by `temperature`, then cut to `top_k`, then `top_p`.
+    """How tokens are chosen.
 
     Attributes:
-        temperature: 0 takes the highest score (greedy); higher draws more evenly.
-        top_k: keeps the k highest scores; None keeps all.
-        top_p: keeps the fewest tokens, likeliest first, whose probabilities sum to at least this;
-            None keeps all.
+        temperature: 0 takes the most likely token; higher is more random.
+        top_k: choose among this many most likely tokens; None is all.
+        top_p: choose among the fewest tokens whose probabilities reach this sum; None is all.
 
     Raises:
-        ValueError: temperature < 0, top_k < 1 or top_p outside (0, 1].
+        ValueError: temperature < 0 or not finite, top_k < 1, or top_p outside (0, 1].
     """
 
     temperature: float = 0.0
@@ -26,55 +32,94 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"Sampling needs temperature >= 0, got {self.temperature}.")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"Sampling needs a finite temperature >= 0, got {self.temperature}.")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"Sampling needs top_k >= 1, got {self.top_k}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"Sampling needs 0 < top_p <= 1, got {self.top_p}.")
 
 
-def sample(logits: Float[Array, " V"], key: jax.Array, how: Sampling) -> Int[Array, ""]:
-    """Draws a token; equal highest scores give the lower index when greedy.
+@functools.partial(jax.jit, static_argnames="how")
+def sample(logits: Float[Array, " V"], key: PRNGKeyArray, how: Sampling) -> Int[Array, ""]:
+    """Chooses the next token; `key` is for this choice only, and unused at temperature 0.
 
     Example:
         >>> int(sample(jnp.array([0.0, 2.0, 1.0]), jax.random.key(0), Sampling()))
         1
     """
     if how.temperature == 0:
-        return jnp.argmax(logits)
-    logits = logits / how.temperature
+        return greedy(logits)
+    logits = scale_temperature(logits, how.temperature)
     if how.top_k is not None:
         logits = keep_top_k(logits, how.top_k)
     if how.top_p is not None:
         logits = keep_top_p(logits, how.top_p)
-    return jax.random.categorical(key, logits)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def greedy(logits: Float[Array, " V"]) -> Int[Array, ""]:
+    """The most likely token.
+
+    Example:
+        >>> greedy(jnp.array([1.0, 3.0, 3.0]))
+        Array(1, dtype=int32)
+    """
+    return jnp.argmax(logits).astype(jnp.int32)
+
+
+def scale_temperature(logits: Float[Array, " V"], temperature: float) -> Float[Array, " V"]:
+    """Divides by a temperature > 0; the highest becomes 0, so that no quotient overflows upwards.
+
+    Example:
+        >>> scale_temperature(jnp.array([1.0, 3.0]), 0.5)
+        Array([-4.,  0.], dtype=float32)
+    """
+    return (logits - jnp.max(logits)) / temperature
 
 
 def keep_top_k(logits: Float[Array, " V"], k: int) -> Float[Array, " V"]:
-    """Sets all but the `k` highest scores to -inf; what ties with the k-th stays.
+    """Keeps the `k` highest, or all where there are fewer.
 
     Example:
-        >>> keep_top_k(jnp.array([1.0, 3.0, 2.0]), 2)
-        Array([-inf,   3.,   2.], dtype=float32)
+        >>> keep_top_k(jnp.array([1.0, 3.0, 2.0, 3.0]), 1)
+        Array([-inf,   3., -inf, -inf], dtype=float32)
     """
-    lowest = jax.lax.top_k(logits, min(k, logits.shape[0]))[0][-1]
-    return jnp.where(logits < lowest, -jnp.inf, logits)
+    # Only the value of the last is used: `top_k` itself ranks -0.0 below 0.0 on the CPU.
+    last = lax.top_k(logits, min(k, logits.shape[0]))[0][-1]
+    above, tied = logits > last, logits == last
+    keep = above | (tied & (jnp.cumsum(tied) <= k - jnp.sum(above)))
+    return jnp.where(keep, logits, -jnp.inf)
 
 
 def keep_top_p(logits: Float[Array, " V"], p: float) -> Float[Array, " V"]:
-    """Keeps the fewest tokens, likeliest first, whose probabilities sum to at least `p`.
-
-    What ties with the last of them stays.
+    """Keeps the fewest tokens whose probabilities sum to `p` or more, 0 < p <= 1.
 
     Example:
-        >>> keep_top_p(jnp.log(jnp.array([0.5, 0.3, 0.2])), 0.6)
-        Array([-0.6931472, -1.2039728,       -inf], dtype=float32)
+        >>> keep_top_p(jnp.log(jnp.array([0.125, 0.5, 0.25, 0.125])), 0.75)
+        Array([      -inf, -0.6931472, -1.3862944,       -inf], dtype=float32)
 
-    Source: Holtzman et al. 2019, arXiv 1904.09751 (nucleus sampling).
+    Source: nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751, section 3.1.
     """
-    ranked = jnp.sort(logits, descending=True)
-    probabilities = jax.nn.softmax(ranked)
-    before = jnp.cumsum(probabilities) - probabilities
-    lowest = ranked[jnp.maximum(jnp.sum(before < p), 1) - 1]
-    return jnp.where(logits < lowest, -jnp.inf, logits)
+    return jnp.where(_nucleus(jax.nn.softmax(logits), p), logits, -jnp.inf)
+
+
+def _nucleus(probabilities: Float[Array, " V"], p: float) -> Bool[Array, " V"]:
+    """Marks the smallest set whose sum reaches `p`.
+
+    Its lowest probability is found bit by bit, since floats >= 0 are ordered as their bits are.
+    Tried: sorting; 11 ms instead of 0.5 ms for the 49152 tokens of SmolLM2 on one core.
+    """
+    bits = lax.bitcast_convert_type(probabilities, jnp.uint32)
+
+    def mass(keep: Bool[Array, " V"]) -> Float[Array, ""]:
+        return jnp.sum(jnp.where(keep, probabilities, 0))
+
+    def raise_bit(i: Int[Array, ""], lowest: Array) -> Array:
+        higher = lowest | (jnp.uint32(1) << (30 - i).astype(jnp.uint32))
+        return jnp.where(mass(bits >= higher) >= p, higher, lowest)
+
+    lowest = lax.fori_loop(0, 31, raise_bit, jnp.uint32(0))
+    above, tied = bits > lowest, bits == lowest
+    earlier = (jnp.cumsum(tied) - 1) * lax.bitcast_convert_type(lowest, jnp.float32)
+    return above | (tied & (mass(above) + earlier < p))

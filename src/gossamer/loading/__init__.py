@@ -4,7 +4,7 @@ A checkpoint is lazy: opening one reads headers, and each tensor is read when it
 our orientation and under our name. What is computed with the weights is not decided here.
 """
 
-from gossamer.loading.checkpoint import Checkpoint, Tensor
+from gossamer.loading.checkpoint import Checkpoint, Tensor, parts
 from gossamer.loading.export import export_dense
 from gossamer.loading.gguf_files import load_gguf
 from gossamer.loading.huggingface import load_huggingface
@@ -21,5 +21,6 @@ __all__ = [
     "load_huggingface",
     "load_llama2c",
     "load_saved",
+    "parts",
     "save",
 ]

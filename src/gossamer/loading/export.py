@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from gossamer.loading.checkpoint import Checkpoint
 from gossamer.loading.huggingface import INDEX, WHOLE, is_transposed
 from gossamer.models import hf_key
 from gossamer.packing import shard_name, write_safetensors
+from gossamer.packing.files import replacing, sync_folder
 from gossamer.weights import materialize
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
@@ -53,9 +54,9 @@ def export_dense(
         config = {**checkpoint.hf_config, "torch_dtype": dtype}
         # Newer configs name it "dtype"; transformers reads both, and the old name everywhere.
         config.pop("dtype", None)
-        for name, content in checkpoint.side_files().items():
-            (work / name).write_bytes(content)
-        (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        files = {**checkpoint.side_files(), "config.json": _json(config)}
+        for name, content in files.items():
+            _write(work / name, content)
 
 
 def _write_weights(checkpoint: Checkpoint, work: Path, dtype: np.dtype) -> None:
@@ -72,7 +73,7 @@ def _write_weights(checkpoint: Checkpoint, work: Path, dtype: np.dtype) -> None:
     if len(shards) > 1:
         sizes = [math.prod(tensor.shape) for tensor in checkpoint.tensors.values()]
         index = {"metadata": {"total_size": sum(sizes) * dtype.itemsize}, "weight_map": places}
-        (work / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+        _write(work / INDEX, _json(index))
 
 
 def _shards(checkpoint: Checkpoint, itemsize: int) -> list[list[str]]:
@@ -95,6 +96,15 @@ def _dense(checkpoint: Checkpoint, path: str, dtype: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(values.T if is_transposed(path) else values, dtype)
 
 
+def _json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as file:
+        file.write(content)
+
+
 @contextlib.contextmanager
 def _replacing_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to work in, which takes the place of `folder` when all went well, else vanishes."""
@@ -113,9 +123,21 @@ def _replacing_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     work.mkdir(parents=True)
     try:
         yield work
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(work, folder)
+        sync_folder(work)
+        _exchange(work, folder, old)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(work: Path, folder: Path, old: Path) -> None:
+    """Puts `work` in the place of `folder`, and what was there to `old`."""
+    if folder.exists():
+        os.rename(folder, old)
+    try:
+        os.rename(work, folder)
+    except OSError:
+        if old.exists():
+            os.rename(old, folder)
+        raise
+    sync_folder(folder.parent)

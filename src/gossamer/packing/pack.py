@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Num, Shaped
 
 from gossamer.packing.groups import GROUP_SIZES, compress, fill, index_bits, positions
 from gossamer.packing.layout import LANES, lane_bytes, pack_fields
@@ -161,7 +161,7 @@ def _pack_kept(
     return compress(values, bitmap, pattern), indices
 
 
-def _tiles(rows: Num[Array, "rows out"], padding: int) -> Num[Array, "tiles rows 16"]:
+def _tiles(rows: Shaped[Array, "rows out"], padding: int) -> Shaped[Array, "tiles rows 16"]:
     """Cuts the outputs into tiles; lanes that are left over hold `padding`."""
     missing = -rows.shape[1] % LANES
     padded = jnp.pad(rows, ((0, 0), (0, missing)), constant_values=padding)

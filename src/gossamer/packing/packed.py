@@ -96,7 +96,10 @@ class Packed:
         return _dot(x, self)
 
     def take(self, indices: IntArray[Array, "*batch"], /) -> Float[Array, "*batch in"]:
-        """Decodes the output columns `indices`, one row each; reads only their tiles."""
+        """Decodes the output columns `indices`, one row each; reads only their tiles.
+
+        As in `jax.numpy.take`, -1 is the last column and one outside the kernel gives NaN.
+        """
         return _take(self, indices)
 
 
@@ -130,7 +133,11 @@ def _dot(x: Array, kernel: Packed) -> Array:
 @jax.jit
 def _take(kernel: Packed, indices: Array) -> Array:
     """Makes a tile of one lane of each column, then decodes those."""
-    tile, lane = jnp.divmod(indices.reshape(-1), LANES)
+    out = kernel.shape[-1]
+    column = indices.reshape(-1)
+    column = jnp.where(column < 0, column + out, column)
+    inside = (column >= 0) & (column < out)  # padding lanes are none of the kernel
+    tile, lane = jnp.divmod(column, LANES)
 
     def lanes_of(plane: Array | None, bits: int) -> Array | None:
         if plane is None:
@@ -155,7 +162,8 @@ def _take(kernel: Packed, indices: Array) -> Array:
         scales=column_of(kernel.scales),
         zeros=column_of(kernel.zeros),
     )
-    return _decode(columns, lanes=1).reshape(*indices.shape, kernel.shape[-2])
+    rows = _decode(columns, lanes=1)[..., 0]
+    return jnp.where(inside[:, None], rows, jnp.nan).reshape(*indices.shape, kernel.shape[-2])
 
 
 def _scales(kernel: Packed) -> Float[Array, "*tiles groups lanes"]:
@@ -195,5 +203,6 @@ def _stored(kernel: Packed, lanes: int = LANES) -> Num[Array, "*tiles in lanes"]
 
 def _columns(tiles: Num[Array, "tiles rows 16"], out: int) -> Num[Array, "rows out"]:
     """Lays the tiles side by side and drops the padding."""
-    rows = jnp.swapaxes(tiles, 0, 1).reshape(tiles.shape[1], -1)
+    count, size, lanes = tiles.shape
+    rows = jnp.swapaxes(tiles, 0, 1).reshape(size, count * lanes)
     return rows[:, :out]

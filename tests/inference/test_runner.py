@@ -1,0 +1,106 @@
+import collections
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gossamer.inference import runner as runner_module
+from gossamer.inference.runner import Runner, padded_length
+from gossamer.models import build
+from gossamer.packing import pack
+from gossamer.quantization import Int, Quantized
+from gossamer.sparsity import NM
+
+TOKENS = np.random.default_rng(5).integers(0, 262, 24).tolist()
+FORM = Int(4, group=16)
+
+
+def packed(kernel):
+    kernel = jnp.asarray(kernel)
+    pattern = NM(2, 4)
+    mask = pattern.mask(jnp.abs(kernel), 0)
+    return pack(FORM.encode(jnp.where(mask, kernel, 0)), FORM, pattern, mask)
+
+
+def compressed(checkpoint, compress):
+    """The same model with other types of kernels."""
+    paths = [path for path in checkpoint.paths if path.endswith(".kernel")]
+    return checkpoint.with_tensors({path: compress(checkpoint.read(path)) for path in paths})
+
+
+def full_logits(checkpoint, tokens):
+    model = build(checkpoint.config, checkpoint.read)
+    return np.asarray(model(jnp.asarray([tokens]))[0])  # [T, V]
+
+
+def assert_steps_give_the_full_pass(checkpoint, split, atol):
+    want = full_logits(checkpoint, TOKENS)
+    model = Runner(checkpoint)
+    logits, cache = model.prefill(TOKENS[:split], len(TOKENS))
+    np.testing.assert_allclose(logits, want[split - 1], atol=atol, rtol=1e-4)
+    for index in range(split, len(TOKENS)):
+        logits, cache = model.step(jnp.int32(TOKENS[index]), cache)
+        np.testing.assert_allclose(logits, want[index], atol=atol, rtol=1e-4, err_msg=f"{index=}")
+    assert [int(layer.length) for layer in cache] == [len(TOKENS)] * len(cache)
+
+
+# On both sides of the padded length 16, one token, and all but one.
+@pytest.mark.parametrize("split", [1, 15, 16, 17, 23])
+def test_any_prefill_and_steps_give_the_logits_of_one_full_pass(checkpoint, split):
+    assert_steps_give_the_full_pass(checkpoint, split, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "compress", [packed, lambda w: Quantized(FORM.encode(jnp.asarray(w)), FORM)]
+)
+def test_compressed_kernels_run_as_they_are(llama, compress):
+    # Tile by tile or whole, sums are ordered differently: a few units of the float32 logits.
+    assert_steps_give_the_full_pass(compressed(llama, compress), 7, atol=1e-3)
+
+
+def test_a_prompt_may_fill_all_positions(checkpoint):
+    tokens = (TOKENS * 2)[: checkpoint.config.max_positions]
+    logits, _ = Runner(checkpoint).prefill(tokens, len(tokens))
+    np.testing.assert_allclose(logits, full_logits(checkpoint, tokens)[-1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """How often each function was traced, which is how often it was compiled."""
+    counts = collections.Counter()
+    frame = runner_module._Frame
+    original = frame.module
+
+    def module(self, weights):
+        counts["module"] += 1
+        return original(self, weights)
+
+    monkeypatch.setattr(frame, "module", module)
+    return counts
+
+
+def test_prompts_of_similar_length_and_all_blocks_share_compiled_code(checkpoint, compiled):
+    model = Runner(checkpoint)
+    model.compile(9, 20)
+    before = compiled["module"]
+    for length in (9, 14, 16):
+        logits, cache = model.prefill(TOKENS[:length], 20)
+        model.step(jnp.argmax(logits), cache)
+    Runner(checkpoint).prefill(TOKENS[:3], 17)  # a model of the same shape too
+    assert compiled["module"] == before
+
+
+def test_blocks_of_different_types_are_all_compiled_beforehand(llama, compiled):
+    path = "layers.1.mlp.up_proj.kernel"
+    model = Runner(llama.with_tensors({path: packed(llama.read(path))}))
+    model.compile(4, 20)
+    before = compiled["module"]
+    _, cache = model.prefill(TOKENS[:4], 20)
+    model.step(jnp.int32(3), cache)
+    assert compiled["module"] == before
+
+
+def test_lengths_are_powers_of_two_within_the_positions():
+    lengths = {padded_length(tokens, 100) for tokens in range(1, 101)}
+    assert lengths == {16, 32, 64, 100}
+    assert all(padded_length(tokens, 100) >= tokens for tokens in range(1, 101))
