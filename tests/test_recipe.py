@@ -125,7 +125,7 @@ def test_all_faults_are_reported_together():
         "nme": "x",
         "rules": [{"path": "a", "weights": {"type": "Int", "bits": 1}}, {"pattern": "2:4"}],
     }
-    with pytest.raises(ValueError, match="unknown field 'nme'.*bits=1.*lacks 'path'.*'2:4'"):
+    with pytest.raises(ValueError, match=r"unknown field 'nme'.*bits=1.*lacks 'path'.*'2:4'"):
         Recipe.from_dict(data)
 
 

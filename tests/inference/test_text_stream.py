@@ -50,6 +50,13 @@ def test_a_character_may_start_in_the_prompt(tokenizer):
     assert pieces(TextStream(tokenizer, tokens[:2]), tokens[2:]) == ["", "€", ""]
 
 
+def test_a_broken_character_of_the_prompt_is_not_given_again(tokenizer):
+    tokens = tokenizer.encode("h€")[:-1]
+    assert pieces(TextStream(tokenizer, tokens), tokenizer.encode("hell")) == ["hell", ""]
+    replaced = tokenizer.encode("h\ufffd")
+    assert pieces(TextStream(tokenizer, replaced), tokenizer.encode("hell")) == ["hell", ""]
+
+
 def test_a_character_that_is_cut_off_is_marked_at_the_end(tokenizer):
     tokens = tokenizer.encode("a€")[:-1]
     assert pieces(TextStream(tokenizer), tokens) == ["a", "", "", "\ufffd"]
@@ -112,8 +119,12 @@ def test_text_that_only_looked_like_a_stop_string_comes_at_the_end(tokenizer):
 
 @settings(deadline=None)
 @given(text=st.text("helo", max_size=15), stops=st.lists(st.text("helo", min_size=1, max_size=4)))
-def test_the_text_is_what_stands_before_the_first_stop_string(tokenizer, text, stops):
-    want = min([text[: text.find(stop)] for stop in stops if stop in text], key=len, default=text)
+def test_the_text_is_what_stands_before_the_stop_string_that_is_complete_first(
+    tokenizer, text, stops
+):
+    until = [text[:end] for end in range(len(text) + 1)]
+    stopped = next((t for t in until if any(stop in t for stop in stops)), text)
+    want = min([stopped[: stopped.find(s)] for s in stops if s in stopped], key=len, default=text)
     stream = TextStream(tokenizer, stop=stops)
     # Letter by letter, so that every stop string spans tokens.
     letters = [token for letter in text for token in tokenizer.encode(letter)]

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,18 +30,24 @@ def test_positions_are_used_where_they_are_no_longer_than_a_bitmap():
     assert used == set(want.split())
 
 
-@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.m < 16 or p.n in (1, 4, 15)], ids=str)
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.n in (1, 3, 7, 15)], ids=str)
 def test_kept_weights_come_back_in_their_places(pattern):
     keep = random_mask(pattern, groups=3, lanes=5, seed=pattern.n)
     values = np.random.default_rng(1).integers(-128, 128, keep.shape).astype(np.int8)
-    bitmap = fill(jnp.array(keep), pattern)
-    kept = compress(jnp.array(values), bitmap, pattern)
+
+    @jax.jit
+    def there_and_back(values, keep):
+        bitmap = fill(keep, pattern)
+        kept, places = compress(values, bitmap, pattern), positions(bitmap, pattern)
+        by_bitmap = expand_bitmap(kept, bitmap, pattern)
+        return kept, places, by_bitmap, expand_positions(kept, places, pattern)
+
+    kept, places, by_bitmap, by_places = there_and_back(jnp.array(values), jnp.array(keep))
     np.testing.assert_array_equal(kept.T.ravel(), values.T[keep.T])  # ascending for each lane
-    want = np.where(keep, values, 0)
-    np.testing.assert_array_equal(expand_bitmap(kept, bitmap, pattern), want)
-    places = positions(bitmap, pattern)
     np.testing.assert_array_equal(places.T.ravel(), np.nonzero(keep.T)[1] % pattern.m)
-    np.testing.assert_array_equal(expand_positions(kept, places, pattern), want)
+    want = np.where(keep, values, 0)
+    np.testing.assert_array_equal(by_bitmap, want)
+    np.testing.assert_array_equal(by_places, want)
 
 
 def test_groups_that_keep_fewer_are_filled_with_the_lowest_free_places():

@@ -78,5 +78,7 @@ def test_widths_are_sums_of_powers_of_two():
 
 @pytest.mark.parametrize(("count", "bits", "multiple"), [(3, 4, 2), (6, 2, 4), (12, 3, 8)])
 def test_fields_that_leave_bits_over_are_refused(count, bits, multiple):
-    with pytest.raises(ValueError, match=f"{count} fields of {bits} bits .* multiple of {multiple}"):
+    with pytest.raises(
+        ValueError, match=f"{count} fields of {bits} bits .* multiple of {multiple}"
+    ):
         lane_bytes(count, bits)

@@ -102,5 +102,7 @@ def test_nbytes_counts_a_byte_a_code_and_all_scales():
 @pytest.mark.parametrize("activations", [Int(8, group=16), Int(8, symmetric=False)], ids=str)
 def test_activations_with_groups_or_zero_points_are_refused(activations):
     weight = Quantized(Int(8).encode(KERNEL), Int(8), activations)
-    with pytest.raises(ValueError, match=r"symmetrically with one scale a row, got int8.*leave out"):
+    with pytest.raises(
+        ValueError, match=r"symmetrically with one scale a row, got int8.*leave out"
+    ):
         weight.dot(X)

@@ -184,7 +184,9 @@ def test_nm_that_keeps_nothing_or_too_much_is_refused(n, m):
 
 @pytest.mark.parametrize("sparsity", [1.0, -0.1, float("nan"), 50.0])
 @pytest.mark.parametrize(
-    "make", [Unstructured, Channel, lambda s: Block(s, (2, 2))], ids=["Unstructured", "Channel", "Block"]
+    "make",
+    [Unstructured, Channel, lambda s: Block(s, (2, 2))],
+    ids=["Unstructured", "Channel", "Block"],
 )
 def test_a_fraction_outside_0_to_1_is_refused(make, sparsity):
     with pytest.raises(ValueError, match=f"needs 0 <= sparsity < 1, got sparsity={sparsity}"):

@@ -70,7 +70,7 @@ def compress_kernel(
         seed: for `random`.
 
     Raises:
-        ValueError: NaN or Inf in the kernel or in the inputs.
+        ValueError: NaN or Inf in the kernel, in its inputs or in the result.
     """
     if not np.isfinite(kernel).all():
         raise ValueError(f"Weight {path} {kernel.shape} holds NaN or Inf; mend the source model.")
@@ -83,6 +83,11 @@ def compress_kernel(
         method = "magnitude" if rule.pattern is not None else "rtn"
     dense = jnp.asarray(kernel)
     values, mask, codes = _compress(path, dense, rule, method, gram, seed)
+    if not bool(jnp.isfinite(values).all()):
+        raise ValueError(
+            f"Compressing {path} {kernel.shape} by {method} overflows: its weights reach "
+            f"{np.abs(kernel).max():.3g}; mend the source model, or leave this kernel out."
+        )
     weight, stored = _store(values, mask, codes, rule)
     return weight, KernelReport(
         path=path,

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float
 from gossamer.compression.prune import magnitude_mask
 from gossamer.quantization import Format
 from gossamer.recipe import Recipe, Rule
-from gossamer.sparsity import Pattern
 
 Params = TypeVar("Params")
 
@@ -122,26 +121,24 @@ def _fault(path: str, leaf: jax.Array | np.ndarray, rule: Rule, axis: int) -> st
 
 
 def _compress(leaf: jax.Array | np.ndarray, rule: Rule, axis: int) -> jax.Array | np.ndarray:
-    kernel = jnp.asarray(leaf)
-    values = _pruned_and_rounded(
-        kernel if axis == 0 else kernel.T, pattern=rule.pattern, format=rule.weights
-    )
-    values = values if axis == 0 else values.T
-    if isinstance(leaf, np.ndarray):
-        return np.asarray(values).astype(leaf.dtype)
-    return values
-
-
-@functools.partial(jax.jit, static_argnames=("pattern", "format"))
-def _pruned_and_rounded(
-    kernel: Float[Array, "in out"], *, pattern: Pattern | None, format: Format | None
-) -> Float[Array, "in out"]:
     """Prunes, then quantizes: in this order no mask is spoilt by rounding.
 
     Source of the order: Harma et al. 2024, arXiv 2405.20935.
     """
-    if pattern is not None:
-        kernel = jnp.where(magnitude_mask(kernel, pattern), kernel, 0)
-    if format is not None:
-        kernel = format.encode(kernel).decode().astype(kernel.dtype)
-    return kernel
+
+    def reduction_first(matrix: Any) -> Any:
+        return matrix if axis == 0 else matrix.T  # its own inverse
+
+    xp = np if isinstance(leaf, np.ndarray) else jnp
+    if rule.pattern is not None:
+        mask = magnitude_mask(jnp.asarray(reduction_first(leaf)), rule.pattern)
+        leaf = xp.where(reduction_first(mask), leaf, xp.zeros((), leaf.dtype))
+    if rule.weights is not None:
+        rounded = _rounded(jnp.asarray(reduction_first(leaf)), rule.weights)
+        leaf = xp.asarray(reduction_first(rounded)).astype(leaf.dtype)
+    return leaf
+
+
+@functools.partial(jax.jit, static_argnames="format")
+def _rounded(kernel: Float[Array, "in out"], format: Format) -> Float[Array, "in out"]:
+    return format.encode(kernel).decode()

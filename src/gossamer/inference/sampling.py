@@ -7,11 +7,14 @@ filter sets the logits of tokens it drops to -inf. Where logits tie, the token o
 import dataclasses
 import functools
 import math
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Number: TypeAlias = float | Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ def greedy(logits: Float[Array, " V"]) -> Int[Array, ""]:
     return jnp.argmax(logits).astype(jnp.int32)
 
 
-def scale_temperature(logits: Float[Array, " V"], temperature: float) -> Float[Array, " V"]:
+def scale_temperature(logits: Float[Array, " V"], temperature: Number) -> Float[Array, " V"]:
     """Divides by a temperature > 0; the highest becomes 0, so that no quotient overflows upwards.
 
     Example:
@@ -92,7 +95,7 @@ def keep_top_k(logits: Float[Array, " V"], k: int) -> Float[Array, " V"]:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-def keep_top_p(logits: Float[Array, " V"], p: float) -> Float[Array, " V"]:
+def keep_top_p(logits: Float[Array, " V"], p: Number) -> Float[Array, " V"]:
     """Keeps the fewest tokens whose probabilities sum to `p` or more, 0 < p <= 1.
 
     Example:
@@ -104,7 +107,7 @@ def keep_top_p(logits: Float[Array, " V"], p: float) -> Float[Array, " V"]:
     return jnp.where(_nucleus(jax.nn.softmax(logits), p), logits, -jnp.inf)
 
 
-def _nucleus(probabilities: Float[Array, " V"], p: float) -> Bool[Array, " V"]:
+def _nucleus(probabilities: Float[Array, " V"], p: Number) -> Bool[Array, " V"]:
     """Marks the smallest set whose sum reaches `p`.
 
     Its lowest probability is found bit by bit, since floats >= 0 are ordered as their bits are.

@@ -20,7 +20,7 @@ class TextStream:
         tokenizer: decodes.
         prompt: the tokens in front: a tokenizer writes the first token of a text without its
             space, and a character may start in one token and end in the next.
-        stop: strings that end the text; they may span tokens.
+        stop: strings that end the text, whichever is complete first; they may span tokens.
 
     Raises:
         ValueError: a stop string is empty.
@@ -36,7 +36,8 @@ class TextStream:
         self._stop = tuple(stop)
         self._context = list(prompt)
         self._pending: list[int] = []
-        self._given = len(self._decode().rstrip(_BROKEN))  # characters of `_decode()` given away
+        self._given = self._decode()  # the text of context and pending, as far as given away
+        self._open = self._given.endswith(_BROKEN)  # the context ends within a character
         self._held = ""  # may be the start of a stop string
 
     def push(self, token: int) -> str:
@@ -44,22 +45,29 @@ class TextStream:
         self._pending.append(token)
         text = self._decode()
         whole = text.rstrip(_BROKEN)
-        piece = whole[self._given :]
-        self._given = max(self._given, len(whole))
+        piece = self._behind_given(whole)
+        if piece:
+            self._given = whole
         if piece and whole == text:
             # These end with a character and are context enough for what follows: decoding the whole
             # text for every token would take quadratic time.
-            self._context, self._pending = self._pending, []
-            self._given = len(self._decode())
+            self._context = self._context + self._pending if self._open else self._pending
+            self._pending, self._open = [], False
+            self._given = self._decode()
         return self._release(piece)
 
     def finish(self) -> str:
         """The text still held back; a character cut off by the end is written as U+FFFD."""
         if self.stopped:
             return ""
-        rest = self._held + self._decode()[self._given :]
-        self._context, self._pending, self._given, self._held = [], [], 0, ""
+        rest = self._held + self._behind_given(self._decode())
+        self._context, self._pending, self._given, self._held = [], [], "", ""
         return rest
+
+    def _behind_given(self, text: str) -> str:
+        # A character that the prompt left open is written as U+FFFD until it is complete.
+        given = self._given if text.startswith(self._given) else self._given.rstrip(_BROKEN)
+        return text[len(given) :]
 
     def _decode(self) -> str:
         return self._tokenizer.decode(self._context + self._pending)
