@@ -1,6 +1,7 @@
 """What every sparsity pattern must do. A new pattern joins by one line in `PATTERNS`."""
 
 import copy
+import re
 
 import jax
 import jax.numpy as jnp
@@ -55,16 +56,21 @@ def test_a_nan_score_is_kept(pattern):
     assert bool(pattern.mask(SCORES.at[7, 5].set(jnp.nan), 0)[7, 5])
 
 
-def test_mask_checks_the_shape_as_check_does(pattern):
-    for shape in [(16, 12), (10, 12), (16, 7), (6, 7)]:
-        try:
-            pattern.check(shape, 0)
-        except ValueError as error:
-            with pytest.raises(ValueError, match=r"got"):
-                pattern.mask(jnp.ones(shape), 0)
-            assert str(shape) in str(error)
-        else:
-            assert pattern.mask(jnp.ones(shape), 0).shape == shape
+@pytest.mark.parametrize("shape", [(16, 12), (10, 12), (16, 7), (6, 7)], ids=str)
+def test_mask_refuses_what_check_refuses_and_names_the_shape(pattern, shape):
+    try:
+        pattern.check(shape, 0)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            pattern.mask(jnp.ones(shape), 0)
+        return
+    assert pattern.mask(jnp.ones(shape), 0).shape == shape
+
+
+@pytest.mark.parametrize("name", ["NM", "Block"])
+def test_a_refused_shape_is_named(name):
+    with pytest.raises(ValueError, match=r"got 10 .*in shape \(10, 12\)"):
+        PATTERNS[name][0].check((10, 12), 0)
 
 
 def test_pattern_is_a_value(pattern):

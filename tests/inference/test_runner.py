@@ -26,7 +26,11 @@ def packed(kernel):
 
 def compressed(checkpoint, compress):
     """The same model with another type of kernel at its ends and in one of its blocks."""
-    paths = ("embedding.kernel", "layers.1.attention.q_proj.kernel", "layers.1.mlp.down_proj.kernel")
+    paths = (
+        "embedding.kernel",
+        "layers.1.attention.q_proj.kernel",
+        "layers.1.mlp.down_proj.kernel",
+    )
     return checkpoint.with_tensors({path: compress(checkpoint.read(path)) for path in paths})
 
 

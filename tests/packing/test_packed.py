@@ -85,10 +85,15 @@ def test_take_does_not_unpack_the_vocabulary():
     codes = Codes(jnp.zeros((64, 16384), jnp.int8), jnp.ones((1, 16384)))
     embedding = pack(codes, Int(8))
     compiled = jax.jit(Packed.take).lower(embedding, jnp.zeros(4, jnp.int32)).compile()
-    cost = compiled.cost_analysis()
-    assert cost is not None
-    # Sixteen lanes of four tiles, a few times over, of a table of 1 MB.
-    assert compiled.memory_analysis().temp_size_in_bytes < 16 * 64 * 4 * 20
+    analysis = compiled.memory_analysis()
+    # The scratch memory is a few times the four tiles of 1 KB; the table has 1 MB.
+    assert analysis.temp_size_in_bytes < 32 * 1024
+
+
+def test_leaves_need_not_be_arrays():
+    packed, _ = made("positions")
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(lambda: packed))
+    assert jax.tree.leaves(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))[0] == (3, 512)
 
 
 @each_kind

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 
@@ -16,6 +16,8 @@ class Compress(Command):
 
     Example: gossamer compress smollm2 --recipe 2:4-int4 --method sparsegpt --out small
     """
+
+    interrupted: ClassVar[str] = "Interrupted. The same command goes on where it stopped."
 
     model: tyro.conf.Positional[str]
     """A Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word smollm2."""

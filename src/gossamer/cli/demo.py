@@ -21,7 +21,7 @@ RECIPES = (
     ("2:4", "sparsegpt"),
     ("2:4-int4", "sparsegpt"),
 )
-SEQUENCES, SEQUENCE_LENGTH = 32, 512
+SEQUENCES, SEQUENCE_LENGTH = 16, 512
 WINDOWS, CONTEXT = 8, 512
 PROMPT = "The capital of France is"
 
