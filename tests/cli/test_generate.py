@@ -32,8 +32,9 @@ def test_every_option_reaches_the_function(gossamer, model, monkeypatch):
         return generate(model, prompt, max_tokens=1)
 
     monkeypatch.setattr("gossamer.inference.generate", record)
-    options = ["--max-tokens", "9", "--temperature", "0.7", "--top-k", "5", "--top-p", "0.9", "--seed", "3", "--chat"]
-    gossamer("generate", model, "--prompt", "a", *options, "--stop", "b", "--stop", "c d", "--json")
+    options = ["--max-tokens", "9", "--temperature", "0.7", "--top-k", "5", "--top-p", "0.9"]
+    options += ["--seed", "3", "--chat", "--stop", "b", "--stop", "c d", "--json"]
+    gossamer("generate", model, "--prompt", "a", *options)
     assert callable(seen.pop("on_text"))
     assert seen == {
         "model": str(model),

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from gossamer.loading import export_dense
+from gossamer.loading import export_dense, load
 from gossamer.packing import account
 
 
@@ -62,8 +62,8 @@ def test_the_whole_model_is_measured_against_float32(inspected, checkpoint):
     assert inspected["bits_per_weight"] == 8 * inspected["bytes_tensors"] / parameters
 
 
-def test_a_model_of_another_format_is_measured_too(gossamer, checkpoint, tmp_path):
-    export_dense(checkpoint, tmp_path / "hf", dtype="bfloat16")
+def test_a_model_of_another_format_is_measured_too(gossamer, model, checkpoint, tmp_path):
+    export_dense(load(model), tmp_path / "hf", dtype="bfloat16")
     got = gossamer("inspect", tmp_path / "hf", "--json").json()
     assert got["bytes_on_disk"] == (tmp_path / "hf" / "model.safetensors").stat().st_size
     # 16 bits a weight and a header.
@@ -72,10 +72,15 @@ def test_a_model_of_another_format_is_measured_too(gossamer, checkpoint, tmp_pat
     assert shapes == {path: tensor.shape for path, tensor in checkpoint.tensors.items()}
 
 
-def test_a_reader_sees_a_table_and_the_whole(gossamer, model, inspected):
+def test_a_reader_sees_every_tensor_in_columns_and_the_whole(gossamer, model, inspected):
     outcome = gossamer("inspect", model)
     assert outcome.status == 0
-    assert "2:4 int4" in outcome.out
+    lines = outcome.out.splitlines()
+    shown = {line.split()[0]: line for line in lines}
+    sparse = shown["layers.0.mlp.down_proj.kernel"].split()[1:]
+    assert sparse == [*"64 x 32 2:4 int4 4.000".split(), "512", "256", "256", "0", "0"]
+    assert set(shown) > {tensor["path"] for tensor in inspected["tensors"]}
+    assert len({len(line) for line in lines[: len(inspected["tensors"]) + 1]}) == 1
     assert f"{inspected['bytes_on_disk']:,} bytes on disk" in outcome.out
 
 

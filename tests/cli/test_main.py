@@ -27,7 +27,8 @@ def test_help_comes_at_once_without_jax_and_shows_an_example(command):
     code = (
         "import sys; from gossamer.cli.main import main\n"
         f"try: main({[command, '--help'] if command else ['--help']})\n"
-        f"except SystemExit as e: print(e.code, sorted({HEAVY} & set(sys.modules)), file=sys.stderr)"
+        "except SystemExit as exit:\n"
+        f"    print(exit.code, sorted({HEAVY} & set(sys.modules)), file=sys.stderr)"
     )
     begin = time.monotonic()
     done = python(code)

@@ -253,7 +253,7 @@ def test_methods_that_do_not_suit_are_refused(tiny):
     with pytest.raises(ValueError, match="'rtn' rounds and does not prune"):
         one_shot(tiny, SPARSE, method="rtn")
     # The run-time check of annotations that tests switch on comes before our own.
-    with pytest.raises((ValueError, TypeCheckError), match="method|best"):
+    with pytest.raises((ValueError, TypeCheckError), match=r"method|best"):
         one_shot(tiny, SPARSE, method="best")
     with pytest.raises(ValueError, match="no tokenizer"):
         one_shot(tiny, SPARSE, method="sparsegpt", calibration="builtin")

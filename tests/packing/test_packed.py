@@ -117,9 +117,7 @@ def test_shards_over_outputs_know_their_own_shape(kind):
         shapes.append(kernel.shape)
         return weights.dot(x, kernel)
 
-    product = jax.shard_map(
-        local, mesh=mesh, in_specs=(P(), P("out")), out_specs=P(None, "out")
-    )
+    product = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("out")), out_specs=P(None, "out"))
     np.testing.assert_allclose(jax.jit(product)(x, packed), x @ want, atol=1e-5)
     assert set(shapes) == {(64, 32)}
 
@@ -133,9 +131,7 @@ def test_packing_runs_in_shards_over_outputs():
         return pack(INT4.encode(jnp.where(mask, values, 0)), INT4, NM(2, 4), mask)
 
     columns = P(None, "out")
-    sharded = jax.shard_map(
-        local, mesh=mesh, in_specs=(columns, columns), out_specs=P("out")
-    )
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=(columns, columns), out_specs=P("out"))
     want = local(values, mask)
     jax.tree.map(np.testing.assert_array_equal, jax.jit(sharded)(values, mask), want)
 

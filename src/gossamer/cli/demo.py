@@ -11,10 +11,10 @@ from gossamer.cli.console import Command, Console
 from gossamer.cli.texts import evaluation_windows
 
 if TYPE_CHECKING:
-    from gossamer.compression import Evaluation
+    from gossamer.compression import Evaluation, Method
     from gossamer.loading import Checkpoint
 
-RECIPES = (
+RECIPES: tuple[tuple[str, "Method"], ...] = (
     ("int8", "rtn"),
     ("int4", "rtn"),
     ("2:4", "wanda"),
@@ -79,7 +79,7 @@ class Demo(Command):
         checkpoint: "Checkpoint",
         windows: "Evaluation",
         recipe: str,
-        method: str,
+        method: "Method",
         console: Console,
     ) -> dict[str, Any]:
         """One recipe: a saved model, and its row of the table."""
@@ -115,7 +115,7 @@ class Demo(Command):
         """The table, the text, and where the rest is."""
         size = result["bytes_float32"]
         table = rich.table.Table("recipe", "method", title=result["model"])
-        for name in ("size on disk", "of float32", "bits/weight", "perplexity", "seconds"):
+        for name in ("on disk", "share", "bits", "perplexity", "seconds"):
             table.add_column(name, justify="right")
         table.add_row(
             "dense", "", f"{size / 1e6:.1f} MB", "100 %", "32", f"{result['perplexity']:.2f}", ""

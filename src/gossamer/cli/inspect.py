@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rich.table
 import tyro
 
 from gossamer.cli.console import Command, Console
@@ -50,19 +50,20 @@ class Inspect(Command):
         }
 
     def show(self, result: dict[str, Any], console: Console) -> None:
-        """A table of tensors, and the whole."""
-        table = rich.table.Table("tensor", "shape", "stored", "bits/weight")
-        for plane in _PLANES:
-            table.add_column(f"{plane}, bytes", justify="right")
-        for tensor in result["tensors"]:
-            table.add_row(
+        """A line for each tensor, and the whole."""
+        header = ["tensor", "shape", "stored", "bits/weight", *(f"{p}, bytes" for p in _PLANES)]
+        rows = [
+            [
                 tensor["path"],
                 " x ".join(map(str, tensor["shape"])),
                 tensor["stored"],
                 f"{tensor['bits_per_weight']:.3f}",
                 *(f"{tensor['bytes'].get(plane, 0):,}" for plane in _PLANES),
-            )
-        console.out.print(table)
+            ]
+            for tensor in result["tensors"]
+        ]
+        for line in _aligned([header, *rows]):
+            console.out.print(line)
         for name, size in result["files"].items():
             console.out.print(f"{name}: {size:,} bytes besides tensors")
         disk, dense = result["bytes_on_disk"], result["bytes_float32"]
@@ -70,6 +71,21 @@ class Inspect(Command):
             f"{disk:,} bytes on disk, {disk / dense:.2%} of {dense:,} in float32; "
             f"{result['bits_per_weight']:.3f} bits a weight in tensors"
         )
+
+
+def _aligned(rows: list[list[str]]) -> Iterator[str]:
+    """Rows as lines: three columns of words, then numbers.
+
+    Tried: a table of rich. It squeezes the nine columns into the terminal, 80 characters for a
+    file, and cuts the names.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if index < 3 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells)
 
 
 def _saved(folder: Path) -> dict[str, Any]:

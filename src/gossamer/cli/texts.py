@@ -26,11 +26,7 @@ def evaluation_windows(
     from gossamer.compression import Evaluation
     from gossamer.data import builtin_text, read_text, windows
 
-    if checkpoint.tokenizer is None:
-        raise ValueError(
-            f"Model {checkpoint.source['name']!r} has no tokenizer; put tokenizer.json beside it."
-        )
     name = Path(text).name if text else "pydoc_data.topics (evaluation part)"
     words = read_text(text) if text else builtin_text("evaluation")
-    ids = checkpoint.tokenizer.encode(words)
+    ids = checkpoint.require_tokenizer().encode(words)
     return Evaluation(text=name, tokens=windows(ids, length=context, count=count))

@@ -23,7 +23,6 @@ from gossamer.compression.report import (
     write_report,
 )
 from gossamer.compression.sinks import FolderSink, MemorySink
-from gossamer.data import Tokenizer
 from gossamer.evaluation import perplexity
 from gossamer.loading import Checkpoint
 from gossamer.packing import model_bytes
@@ -134,9 +133,7 @@ def one_shot(
     clock = _Clock()
     job = _job(checkpoint, recipe, method, calibration, sequences, sequence_length, seed)
     rules = job.rules()
-    sink: Sink = (
-        MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
-    )
+    sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
     steps = checkpoint.config.num_layers + 1
     with clock.stage("compress"):
         kernels = run(job, sink, progress(f"{recipe.name}, {job.method}", steps))
@@ -175,7 +172,7 @@ def _job(
             )
         calibration = Calibration.from_text(
             calibration,
-            _tokenizer(checkpoint),
+            checkpoint.require_tokenizer(),
             count=sequences,
             length=sequence_length,
             seed=seed,
@@ -183,15 +180,6 @@ def _job(
     return Job(
         checkpoint=checkpoint, recipe=recipe, method=method, calibration=calibration, seed=seed
     )
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    if checkpoint.tokenizer is None:
-        raise ValueError(
-            f"Model {checkpoint.source['name']!r} has no tokenizer, so a calibration text cannot be "
-            "read; put tokenizer.json beside it, or give a Calibration of token ids."
-        )
-    return checkpoint.tokenizer
 
 
 class _Clock:

@@ -8,7 +8,7 @@ magnitude and rounded to nearest: their inputs are not measured.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
 from gossamer.models import build_block
+from gossamer.packing import Packed
 from gossamer.recipe import Recipe, Rule
-from gossamer.weights import Kernel
 
-Tensors = Mapping[str, Kernel]
+Tensors: TypeAlias = Mapping[str, Packed | np.ndarray]
 
 
 @runtime_checkable
@@ -147,7 +147,7 @@ def _compress_part(
     paths: list[str],
     part: int,
     hidden: Float[Array, "B T D"] | None,
-) -> tuple[dict[str, Kernel], list[KernelReport]]:
+) -> tuple[Tensors, list[KernelReport]]:
     """Reads the weights of a part, measures their inputs, and compresses those with a rule."""
     dense = {path: _read_dense(job.checkpoint, path) for path in paths}
     selected = [path for path in paths if path in rules]
@@ -157,7 +157,7 @@ def _compress_part(
         block = build_block(job.checkpoint.config, dense.__getitem__, part - 1)
         local = input_grams(block, hidden, [path.removeprefix(prefix) for path in selected])
         grams = {prefix + path: gram for path, gram in local.items()}
-    tensors: dict[str, Kernel] = dict(dense)
+    tensors: dict[str, Packed | np.ndarray] = dict(dense)
     reports = []
     for path in selected:
         tensors[path], report = compress_kernel(

@@ -92,8 +92,7 @@ def provenance(job: Job) -> Mapping[str, str | int]:
 def _fingerprint(job: Job) -> str:
     """Equal for jobs whose results are the same bytes."""
     files = {
-        name: hashlib.sha256(data).hexdigest()
-        for name, data in job.checkpoint.side_files().items()
+        name: hashlib.sha256(data).hexdigest() for name, data in job.checkpoint.side_files().items()
     }
     facts = [__version__, job.recipe.to_dict(), dict(provenance(job)), files]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -119,8 +119,8 @@ def _window_loss(
         losses = jax.nn.logsumexp(logits, axis=1) - picked
         return total + jnp.sum(jnp.where(weight, losses, 0)), None
 
-    parts = [_steps(array) for array in (hidden, targets, weights)]
-    return jax.lax.scan(step, jnp.zeros(()), tuple(parts))[0]
+    parts = (_steps(hidden), _steps(targets), _steps(weights))
+    return jax.lax.scan(step, jnp.zeros(()), parts)[0]
 
 
 def _steps(array: Array) -> Array:
