@@ -93,7 +93,7 @@ def test_take_does_not_unpack_the_vocabulary():
 def test_leaves_need_not_be_arrays():
     packed, _ = made("positions")
     shapes = jax.tree.map(jnp.shape, jax.eval_shape(lambda: packed))
-    assert jax.tree.leaves(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))[0] == (3, 512)
+    assert jax.tree.leaves(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))[0] == (3, 256)
 
 
 @each_kind
