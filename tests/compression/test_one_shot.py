@@ -255,7 +255,7 @@ def test_methods_that_do_not_suit_are_refused(tiny):
     # The run-time check of annotations that tests switch on comes before our own.
     with pytest.raises((ValueError, TypeCheckError), match=r"method|best"):
         one_shot(tiny, SPARSE, method="best")
-    with pytest.raises(ValueError, match="no tokenizer"):
+    with pytest.raises(ValueError, match="without a tokenizer"):
         one_shot(tiny, SPARSE, method="sparsegpt", calibration="builtin")
 
 

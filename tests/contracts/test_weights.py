@@ -42,7 +42,6 @@ def case(make, planes, **arguments):
 
 WEIGHTS = {  # how a kernel [in, out] becomes one, and how its planes are split over `out`
     "array": case(jnp.asarray, OUT_LAST),
-    "quantized int8": case(quantized, OUT_LAST, format=Int(8)),
     "quantized int4": case(quantized, OUT_LAST, format=GROUPED),
     "quantized asymmetric": case(quantized, OUT_LAST, format=ASYMMETRIC),
     "packed int8": case(packed, OUT_FIRST, format=Int(8)),
@@ -87,7 +86,7 @@ def test_nbytes_is_what_the_planes_hold(weight):
     assert weight.nbytes == sum(plane.nbytes for plane in jax.tree.leaves(weight))
 
 
-@pytest.mark.parametrize("shape", [(IN,), (1, IN), (3, IN), (2, 20, IN), (0, IN)], ids=str)
+@pytest.mark.parametrize("shape", [(IN,), (2, 20, IN), (0, IN)], ids=str)
 def test_dot_is_the_product_with_what_is_materialized(weight, shape):
     x = jax.random.normal(jax.random.key(1), shape)
     assert dot(x, weight).dtype == x.dtype

@@ -106,7 +106,7 @@ def test_a_later_writer_finds_shards_with_their_notes_and_tensors(out):
     writer = FolderWriter(out, job="a job")
     assert writer.shards() == {SHARDS[0]: {"part": 0}, SHARDS[1]: {"part": 1}}
     read = writer.read_shard(SHARDS[1])
-    assert list(read) == list(tensors(1))
+    assert set(read) == set(tensors(1))
     for path, weight in tensors(1).items():
         jax.tree.map(np.testing.assert_array_equal, read[path], weight)
 
@@ -118,7 +118,7 @@ def test_a_recorded_shard_that_is_not_whole_is_done_again(out, tmp_path, damage)
     data = file.read_bytes()
     file.unlink()
     if damage != "missing":
-        file.write_bytes(data[:-1] if damage == "shorter" else data[:-1] + b"?")
+        file.write_bytes(data[:-1] if damage == "shorter" else data[:-1] + bytes([data[-1] ^ 1]))
     assert list(FolderWriter(out, job="a job").shards()) == [SHARDS[1]]
     assert write(out) == 2
     assert contents(out) == contents(tmp_path / "whole")
@@ -243,7 +243,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(out, name):
 
 def test_names_that_the_writer_needs_are_refused(out):
     writer = begun(out)
-    with pytest.raises(ValueError, match="'gossamer.json' is reserved"):
+    with pytest.raises(ValueError, match=r"'gossamer.json' is reserved"):
         writer.add_file("gossamer.json", b"")
     with pytest.raises(ValueError, match=r"ends in .safetensors, got 'shard'"):
         writer.add_shard("shard", {})

@@ -160,7 +160,7 @@ Format: TypeAlias = Int
 
 
 def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "*dims"]:
-    """Rounds a scale up or to nearest to one its storage type holds; 1 where it would be 0.
+    """Rounds a scale up or to nearest to one its storage type holds; 1 where it is 0 or subnormal.
 
     bfloat16 and E4M3 round to nearest; E8M0 rounds up to a power of two, so that nothing clips.
     Every result is a positive, normal float32 number, and so is its reciprocal.
@@ -170,8 +170,10 @@ def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "
         Array([1. , 0.5], dtype=float32)
     """
     scale = scale.astype(jnp.float32)
-    smallest = jnp.finfo(jnp.float32).smallest_normal  # subnormals may be flushed: no scale is one
-    positive = jnp.where(scale > 0, jnp.clip(scale, smallest, 1 / smallest), 1.0)
+    # What is below the normal numbers counts as 0 whether the machine flushes it or not, so that
+    # the same inputs give the same codes everywhere.
+    smallest = jnp.finfo(jnp.float32).smallest_normal
+    positive = jnp.where(scale >= smallest, jnp.minimum(scale, 1 / smallest), 1.0)
     if kind == "bfloat16":
         # Not a cast to bfloat16 and back, which XLA may simplify away inside a larger program.
         return jax.lax.reduce_precision(positive, exponent_bits=8, mantissa_bits=7)
