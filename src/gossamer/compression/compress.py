@@ -59,6 +59,7 @@ def compress(
     method: Method | None = None,
     calibration: Calibration | str | None = None,
     seed: int = 0,
+    reduction_axis: int = 0,
 ) -> Model:
     """Prunes and quantizes a language model or any pytree of parameters, in one shot.
 
@@ -71,6 +72,8 @@ def compress(
         calibration: a text file, "builtin", or a `Calibration`; None is "builtin" where the
             method needs one. A text is cut into 64 sequences of 512 tokens.
         seed: for the choice of calibration sequences and for methods that draw.
+        reduction_axis: of a pytree's kernels: 0 where they are `[in, out]`, 1 where they are
+            `[out, in]` (Equinox, PyTorch).
 
     Returns:
         A model of the same kind: packed weights in memory, or the pytree with compressed values.
@@ -87,7 +90,7 @@ def compress(
                 f"nearest; method {method!r} with a calibration text needs a model that "
                 "gossamer.load returned."
             )
-        return compress_pytree(model, recipe)
+        return compress_pytree(model, recipe, reduction_axis=reduction_axis)
     compressed, _ = one_shot(
         model, recipe, method=method, calibration=calibration, seed=seed, out=None
     )
@@ -164,6 +167,7 @@ def _job(
     if calibration is None and method in CALIBRATED:
         calibration = BUILTIN
     if isinstance(calibration, str | pathlib.Path):
+        tokenizer = checkpoint.require_tokenizer()
         limit = checkpoint.config.max_positions
         if sequence_length > limit:
             raise ValueError(
@@ -172,7 +176,7 @@ def _job(
             )
         calibration = Calibration.from_text(
             calibration,
-            checkpoint.require_tokenizer(),
+            tokenizer,
             count=sequences,
             length=sequence_length,
             seed=seed,
