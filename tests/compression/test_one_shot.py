@@ -240,6 +240,10 @@ def test_inputs_that_overflow_inside_a_block_are_named_by_the_kernel(weights, ca
         (Rule(path="layers.*", weights=INT4), r"attention_norm\.scale \(32,\) is not a kernel"),
         (Rule(path=r".*q_proj\.kernel", pattern=NM(2, 64)), r"q_proj.* multiple of 64, got 32"),
         (Rule(path=r".*q_proj\.kernel", weights=Int(4, group=24)), r"q_proj.*multiple of 24"),
+        (
+            Rule(path=r".*q_proj\.kernel", pattern=NM(1, 16), weights=Int(3)),
+            r"q_proj\.kernel \(32, 32\): A 1:16 kernel .* cannot be packed",
+        ),
         (Rule(path="nothing", weights=INT4), r"\['nothing'\] .* match no weight"),
     ],
 )

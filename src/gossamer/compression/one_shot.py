@@ -22,7 +22,7 @@ from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
 from gossamer.models import build_block
-from gossamer.packing import Packed
+from gossamer.packing import Packed, check_packable
 from gossamer.recipe import Recipe, Rule
 
 Tensors: TypeAlias = Mapping[str, Packed | np.ndarray]
@@ -108,6 +108,7 @@ def _fault(path: str, rule: Rule, shape: tuple[int, ...]) -> str | None:
             rule.pattern.check(shape, 0)
         if rule.weights is not None:
             rule.weights.groups(shape[0])
+        check_packable((shape[0], shape[1]), rule.pattern, rule.weights)
     except ValueError as error:
         return f"{path} {shape}: {error}"
     return None

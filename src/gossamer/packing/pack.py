@@ -46,6 +46,21 @@ def why_dense(pattern: Pattern, format: Int | None) -> str | None:
     return f"{pattern} would take {sparse} bits for {pattern.m} weights, dense takes {dense}"
 
 
+def check_packable(shape: tuple[int, int], pattern: Pattern | None, format: Int | None) -> None:
+    """Raises what `pack` or `pack_floats` would raise for this shape, before there is anything.
+
+    Args:
+        shape: `(in, out)`.
+        pattern: which weights are kept; None keeps all.
+        format: the format of their codes; None for float values.
+
+    Raises:
+        ValueError: the fields of an output would not fill whole bytes.
+    """
+    stored = pattern if isinstance(pattern, NM) and why_dense(pattern, format) is None else None
+    _check_bytes(shape, None if format is None else format.bits, stored)
+
+
 def pack(
     codes: Codes,
     format: Int,
