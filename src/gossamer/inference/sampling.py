@@ -98,6 +98,8 @@ def keep_top_k(logits: Float[Array, " V"], k: int) -> Float[Array, " V"]:
 def keep_top_p(logits: Float[Array, " V"], p: Number) -> Float[Array, " V"]:
     """Keeps the fewest tokens whose probabilities sum to `p` or more, 0 < p <= 1.
 
+    Of tokens with equal float32 probabilities those of lower index come first.
+
     Example:
         >>> keep_top_p(jnp.log(jnp.array([0.125, 0.5, 0.25, 0.125])), 0.75)
         Array([      -inf, -0.6931472, -1.3862944,       -inf], dtype=float32)
