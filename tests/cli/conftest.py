@@ -70,6 +70,5 @@ def checkpoint():
 def model(checkpoint, tmp_path_factory) -> Path:
     """The folder of a saved model."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    checkpoint = dataclasses.replace(checkpoint, hf_config=checkpoint.config.to_hf())
     save(checkpoint, folder)
     return folder

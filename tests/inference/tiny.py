@@ -1,5 +1,7 @@
 """Tiny random models with a tokenizer of bytes and a few merges."""
 
+import dataclasses
+
 import numpy as np
 from tokenizers import pre_tokenizers
 
@@ -54,9 +56,9 @@ def byte_tokenizer(**metadata) -> Tokenizer:
     )
 
 
-def tiny(family: str, seed: int = 0) -> Checkpoint:
+def tiny(family: str, seed: int = 0, **sizes: int) -> Checkpoint:
     """A model whose logits differ enough that rounding decides no token."""
-    config = CONFIGS[family]
+    config = dataclasses.replace(CONFIGS[family], **sizes)
     rng = np.random.default_rng(seed)
 
     def weight(path, shape):
@@ -73,5 +75,5 @@ def tiny(family: str, seed: int = 0) -> Checkpoint:
         },
         tokenizer=byte_tokenizer(),
         source={"name": f"tiny {family}", "format": "test"},
-        hf_config={},
+        hf_config=config.to_hf(),
     )

@@ -43,19 +43,23 @@ class Demo(Command):
 
     def run(self, console: Console) -> dict[str, Any]:
         """Runs every recipe anew; only compiled code is kept from the last time."""
+        from gossamer.compression import select
         from gossamer.evaluation import perplexity
         from gossamer.inference import generate
         from gossamer.loading import load
+        from gossamer.recipe import Recipe
 
         checkpoint = load(self.model)
+        for recipe, _ in RECIPES:  # a model that one of them does not suit is refused at once
+            select(checkpoint, Recipe.load(recipe))
         windows = evaluation_windows(checkpoint, None, CONTEXT, WINDOWS)
+        self.out.mkdir(parents=True, exist_ok=True)
         dense = perplexity(
             checkpoint,
             windows.tokens,
             console.stage("dense perplexity", checkpoint.config.num_layers),
         )
         windows = dataclasses.replace(windows, before=dense.perplexity)
-        self.out.mkdir(parents=True, exist_ok=True)
         rows = [self._compress(checkpoint, windows, *case, console) for case in RECIPES]
         smallest = min(rows, key=lambda row: row["bytes_on_disk"])
         console.note(f"generating with {smallest['folder']} ...")

@@ -23,7 +23,7 @@ from gossamer.compression.report import (
     write_report,
 )
 from gossamer.compression.sinks import FolderSink, MemorySink
-from gossamer.evaluation import perplexity
+from gossamer.evaluation import check_windows, perplexity
 from gossamer.loading import Checkpoint
 from gossamer.packing import model_bytes
 from gossamer.recipe import Recipe
@@ -131,11 +131,14 @@ def one_shot(
         The compressed model, and the report, which is in `out` too.
 
     Raises:
-        ValueError: as in `compress`; `out` exists and `overwrite` is not set.
+        ValueError: as in `compress`; the windows are not for this model; `out` exists and
+            `overwrite` is not set.
     """
     clock = _Clock()
     job = _job(checkpoint, recipe, method, calibration, sequences, sequence_length, seed)
     rules = job.rules()
+    if evaluation is not None:
+        check_windows(checkpoint, evaluation.tokens)
     sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
     steps = checkpoint.config.num_layers + 1
     with clock.stage("compress"):

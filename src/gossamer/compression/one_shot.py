@@ -81,22 +81,30 @@ class Job:
                 f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
                 "were made by another model's tokenizer."
             )
-        rules = self.recipe.match(self.checkpoint.paths)
+        rules = select(self.checkpoint, self.recipe)
         if self.method == "rtn" and any(rule.pattern for rule in rules.values()):
             raise ValueError(
                 f"Method 'rtn' rounds and does not prune, but recipe {self.recipe.name!r} has a "
                 "pattern; choose sparsegpt, wanda, magnitude or random."
             )
-        faults = [
-            fault
-            for path, rule in rules.items()
-            if (fault := _fault(path, rule, self.checkpoint.tensors[path].shape))
-        ]
-        if faults:
-            raise ValueError(
-                f"Recipe {self.recipe.name!r} does not suit this model: " + " ".join(faults)
-            )
         return rules
+
+
+def select(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Rule]:
+    """Each kernel that `recipe` selects, with its rule; no weight is read.
+
+    Raises:
+        ValueError: the recipe does not suit the model; all faults are named.
+    """
+    rules = recipe.match(checkpoint.paths)
+    faults = [
+        fault
+        for path, rule in rules.items()
+        if (fault := _fault(path, rule, checkpoint.tensors[path].shape))
+    ]
+    if faults:
+        raise ValueError(f"Recipe {recipe.name!r} does not suit this model: " + " ".join(faults))
+    return rules
 
 
 def _fault(path: str, rule: Rule, shape: tuple[int, ...]) -> str | None:

@@ -63,7 +63,7 @@ def perplexity(
     predictions of a window; numbers compare at equal context only.
     """
     start = time.perf_counter()
-    _check_windows(checkpoint, tokens)
+    check_windows(checkpoint, tokens)
     hidden = run_blocks(checkpoint, embed(checkpoint, jnp.asarray(tokens)), advance)
     graph, state = nnx.split(build_ends(checkpoint.config, checkpoint.read))
     losses = [
@@ -86,7 +86,8 @@ def perplexity(
     )
 
 
-def _check_windows(checkpoint: Checkpoint, tokens: Int[np.ndarray, "windows context"]) -> None:
+def check_windows(checkpoint: Checkpoint, tokens: Int[np.ndarray, "windows context"]) -> None:
+    """Raises ValueError where these windows cannot be put through the model; reads no weight."""
     limit = checkpoint.config.max_positions
     if not 2 <= tokens.shape[1] <= limit:
         raise ValueError(
