@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +137,33 @@ def test_a_calibration_text_shorter_than_a_sequence_is_named(gossamer, dense, tm
     assert outcome.status == 1
     assert "32" in outcome.err
     assert not (tmp_path / "small").exists()
+
+
+def test_a_disk_that_takes_no_more_fails_with_1_and_the_same_command_goes_on(
+    gossamer, dense, text, tmp_path
+):
+    options = ["--recipe", "2:4", "--calibration", text, *SMALL, "--windows", 0]
+    whole, out = tmp_path / "whole", tmp_path / "small"
+    assert gossamer("compress", dense, *options, "--out", whole).status == 0
+    weights = sorted(file.stat().st_size for file in whole.glob("*.safetensors"))
+    room = weights[1] - 1  # the first of the four files fits
+
+    code = (
+        "import resource, sys; from gossamer.cli.main import main\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
+        "main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "compress", dense, *options, "--out", out]
+    full = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    assert full.returncode == 1, full.stderr
+    assert "File too large" in full.stderr  # what the system says of this limit
+    assert "Traceback" not in full.stderr
+    assert not out.exists()
+    assert gossamer("compress", dense, *options, "--out", out).status == 0
+    models = ({n: c for n, c in files(f).items() if "report" not in n} for f in (out, whole))
+    assert next(models) == next(models)
 
 
 def test_eval_gives_what_the_function_gives(gossamer, dense, text):
