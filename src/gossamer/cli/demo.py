@@ -43,7 +43,7 @@ class Demo(Command):
 
     def run(self, console: Console) -> dict[str, Any]:
         """Runs every recipe anew; only compiled code is kept from the last time."""
-        from gossamer.compression import select
+        from gossamer.compression import select_kernels
         from gossamer.evaluation import perplexity
         from gossamer.inference import generate
         from gossamer.loading import load
@@ -51,7 +51,7 @@ class Demo(Command):
 
         checkpoint = load(self.model)
         for recipe, _ in RECIPES:  # a model that one of them does not suit is refused at once
-            select(checkpoint, Recipe.load(recipe))
+            select_kernels(checkpoint, Recipe.load(recipe))
         windows = evaluation_windows(checkpoint, None, CONTEXT, WINDOWS)
         self.out.mkdir(parents=True, exist_ok=True)
         dense = perplexity(

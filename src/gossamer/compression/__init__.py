@@ -8,7 +8,7 @@ from gossamer.compression.calibration import Calibration
 from gossamer.compression.compress import Evaluation, compress, one_shot
 from gossamer.compression.hessian import gram, inverse_factor
 from gossamer.compression.kernel import CALIBRATED, METHODS, KernelReport, Method
-from gossamer.compression.one_shot import select
+from gossamer.compression.one_shot import select_kernels
 from gossamer.compression.prune import magnitude_mask, random_mask, wanda_mask
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import PerplexityChange, Report
@@ -31,7 +31,7 @@ __all__ = [
     "magnitude_mask",
     "one_shot",
     "random_mask",
-    "select",
+    "select_kernels",
     "sparsegpt",
     "wanda_mask",
 ]

@@ -81,7 +81,7 @@ class Job:
                 f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
                 "were made by another model's tokenizer."
             )
-        rules = select(self.checkpoint, self.recipe)
+        rules = select_kernels(self.checkpoint, self.recipe)
         if self.method == "rtn" and any(rule.pattern for rule in rules.values()):
             raise ValueError(
                 f"Method 'rtn' rounds and does not prune, but recipe {self.recipe.name!r} has a "
@@ -90,7 +90,7 @@ class Job:
         return rules
 
 
-def select(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Rule]:
+def select_kernels(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Rule]:
     """Each kernel that `recipe` selects, with its rule; no weight is read.
 
     Raises:
