@@ -13,8 +13,8 @@ Magnitude needs no calibration; where weights are tied at the cut, the published
 which stays, so that several choices are measured.
 
 Hardware: two CPU cores with AVX-512, about 40 minutes for SmolLM2-135M. A row that is in
-`float64.json` already is not computed again. Expected: Wanda within 1 % of float64; SparseGPT within
-4 %, to either side as the order of the sequences has it.
+`float64.json` already is not computed again. Expected: Wanda within 1 % of float64;
+SparseGPT within 4 %, to either side as the order of the sequences has it.
 """
 
 import argparse
