@@ -1,0 +1,59 @@
+#include "product.h"
+
+#include "prepared.h"
+
+namespace gossamer {
+namespace {
+
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+bool PowerOfTwoBits(int bits) { return bits == 2 || bits == 4 || bits == 8; }
+
+}  // namespace
+
+Method Product::method() const {
+  const Packed& k = kernel;
+  if (rows > kFewRows || !PowerOfTwoBits(k.bits)) return Method::kPanel;
+  const int64_t kept_in_group = k.group_size() / k.m * k.n;
+  if (!k.sparse()) {
+    return kept_in_group % (32 / k.bits) == 0 ? Method::kDense : Method::kPanel;
+  }
+  const int place_bits = k.place_bits();
+  const bool looked_up = PowerOfTwoBits(place_bits) && k.group_size() % k.m == 0 && 4 % k.n == 0 &&
+                         WindowSpan(k) <= kTableBytes;
+  const int64_t step = looked_up ? PlacesInWord(k) : 0;
+  const bool whole = looked_up && kept_in_group % step == 0 && step % (32 / k.bits) == 0;
+  return whole ? Method::kPlaces : Method::kPanel;
+}
+
+int64_t Product::row_bytes() const {
+  const Packed& k = kernel;
+  int64_t codes = PanelWindows(k) * 4;
+  if (method() == Method::kDense) codes = k.in;
+  if (method() == Method::kPlaces) codes = k.kept() / 4 * kTableBytes + k.in;
+  return RoundUp(kRowHeader + k.groups * 4, kVectorBytes) + RoundUp(codes, kVectorBytes);
+}
+
+int64_t Product::scratch_bytes() const {
+  if (method() != Method::kPanel) return 0;
+  return PanelScratch(kernel, rows);
+}
+
+const char* WhyNot(const Product& p) {
+  const Packed& k = p.kernel;
+  // Partial sums of unsigned codes up to 15 * 16 times 127 stay below 2^31 within this.
+  constexpr int64_t kLongestGroup = 1 << 16;
+  if (k.bits < 2 || k.bits > 8) return "codes have 2 to 8 bits";
+  if (p.activation_bits < 2 || p.activation_bits > 8) return "activations have 2 to 8 bits";
+  if (k.in < 1 || k.out < 1 || p.rows < 1) return "an axis is empty";
+  if (k.groups < 1 || k.in % k.groups != 0) return "the groups do not divide the reduction axis";
+  if (k.group_size() > kLongestGroup) return "a group is longer than 65536 elements";
+  if (k.n < 1 || k.m < k.n || k.m > 16 || k.in % k.m != 0) return "the pattern is none of N:M";
+  if (k.m & (k.m - 1)) return "M is no power of two";
+  if (k.sparse() && k.zeros != nullptr) return "sparse kernels have no zero points";
+  return nullptr;
+}
+
+}  // namespace gossamer

@@ -1,0 +1,62 @@
+// Products of quantized activations with a packed kernel: y = x W, sums exact in int32.
+//
+//   y[r, o] = s[r] * sum over groups g of t[g, o] * sum over i in g of q[r, i] (c[i, o] - z[g, o])
+//
+// q and s are the codes and the scale of a row of x, c and t those of the kernel, z zero points. The
+// inner sum is exact; groups are added in order, each as one rounded product and one rounded sum, so
+// that every target gives the same bits.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "packed.h"
+
+namespace gossamer {
+
+// How a product is computed; chosen once from the shapes, the same on every target.
+enum class Method {
+  kDense,   // words of codes, unpacked in registers
+  kPlaces,  // words of kept codes and words of their places; activations are looked up
+  kPanel,   // the kernel's tile unpacked to bytes first: any pattern, width and group, many rows
+};
+
+// Rows up to which a kernel is unpacked in registers, again for every few of them.
+constexpr int64_t kFewRows = 16;
+
+struct Product {
+  Packed kernel;
+  const void* x;  // [rows, in] of `real`
+  void* y;        // [rows, out] of `real`
+  int64_t rows;
+  Real real;
+  int32_t activation_bits;  // 2 to 8
+
+  Method method() const;
+  // Bytes of a prepared row; of the room that one call of `multiply` needs.
+  int64_t row_bytes() const;
+  int64_t scratch_bytes() const;
+};
+
+// Why no kernel computes this product, or nullptr. Sizes only: buffers are the caller's to check.
+const char* WhyNot(const Product& p);
+
+// The kernels of one instruction set.
+struct Target {
+  const char* name;
+  bool (*runs)();  // on this processor
+  // Quantizes row `row` of x and lays it out as `p.method()` needs it, in `prepared`.
+  void (*prepare)(const Product& p, int64_t row, uint8_t* prepared);
+  // Computes tiles [first, last) of all rows; `prepared` holds p.rows times p.row_bytes(),
+  // `scratch` p.scratch_bytes(), both at multiples of 64.
+  void (*multiply)(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
+                   uint8_t* scratch);
+};
+
+// The fastest target that this processor runs, or the one named; nullptr if it cannot run that.
+const Target* FindTarget(std::string_view name);
+
+// All that are compiled in, the fastest first; ends with a nullptr.
+const Target* const* AllTargets();
+
+}  // namespace gossamer

@@ -1,0 +1,112 @@
+// Quantizes a row of activations, to the codes of `Int.encode` in formats.py, and lays it out.
+#pragma once
+
+#include <cstdint>
+
+#include "packed.h"
+#include "prepared.h"
+#include "product.h"
+
+namespace gossamer {
+namespace {
+
+// `values` is a row of `real` numbers; gives 16 from `index` on, zeros behind the end.
+template <class S>
+typename S::Floats LoadReals(const void* values, Real real, int64_t index, int64_t size) {
+  if (real == Real::kFloat32) {
+    const float* from = static_cast<const float*>(values) + index;
+    if (index + kLanes <= size) return S::LoadFloats(from);
+    float rest[kLanes] = {};
+    __builtin_memcpy(rest, from, (size - index) * sizeof(float));
+    return S::LoadFloats(rest);
+  }
+  const uint16_t* from = static_cast<const uint16_t*>(values) + index;
+  if (index + kLanes <= size) return S::LoadBfloat16(from);
+  uint16_t rest[kLanes] = {};
+  __builtin_memcpy(rest, from, (size - index) * sizeof(uint16_t));
+  return S::LoadBfloat16(rest);
+}
+
+// absmax / qmax; 1 below the normal numbers; NaN stays, so that it reaches the result.
+inline float ActivationScale(float absmax, int qmax) {
+  constexpr float kSmallestNormal = 1.17549435e-38f;
+  const float scale = absmax * (1.0f / static_cast<float>(qmax));
+  if (scale < kSmallestNormal) return 1.0f;
+  return scale > 1.0f / kSmallestNormal ? 1.0f / kSmallestNormal : scale;
+}
+
+// Writes `size` codes, and zeros up to a multiple of 16; gives the scale.
+template <class S>
+float QuantizeRow(const void* values, Real real, int64_t size, int bits, int8_t* codes) {
+  typename S::Sums largest = S::Zero();
+  for (int64_t i = 0; i < size; i += kLanes) {
+    largest = S::MaxAbs(largest, LoadReals<S>(values, real, i, size));
+  }
+  const int qmax = (1 << (bits - 1)) - 1;
+  const float scale = ActivationScale(S::LargestOf(largest), qmax);
+  const typename S::Floats inverse = S::FillFloats(1.0f / scale);
+  const typename S::Floats least = S::FillFloats(static_cast<float>(-qmax));
+  const typename S::Floats most = S::FillFloats(static_cast<float>(qmax));
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const auto scaled = S::MultiplyFloats(LoadReals<S>(values, real, i, size), inverse);
+    S::StoreCodes(codes + i, scaled, least, most);
+  }
+  return scale;
+}
+
+// Every group filled up to whole windows; from the last group on, so that nothing is overwritten.
+inline void SpreadGroups(int8_t* codes, const Packed& k) {
+  const int64_t size = k.group_size();
+  const int64_t room = PanelWindowsInGroup(k) * 4;
+  if (size == room) return;
+  for (int64_t g = k.groups - 1; g >= 0; --g) {
+    __builtin_memmove(codes + g * room, codes + g * size, size);
+    for (int64_t i = size; i < room; ++i) codes[g * room + i] = 0;
+  }
+}
+
+inline void SumGroups(const int8_t* codes, int64_t room, int64_t groups, int32_t* sums) {
+  for (int64_t g = 0; g < groups; ++g) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < room; ++i) sum += codes[g * room + i];
+    sums[g] = sum;
+  }
+}
+
+// A table of 16 codes for each window of four kept ones. In odd windows, whose places are used
+// where they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
+inline void WriteTables(const int8_t* codes, const Packed& k, int8_t* tables) {
+  const int64_t span = WindowSpan(k);
+  const bool in_place = k.place_bits() == 2;
+  for (int64_t w = 0; w < k.kept() / 4; ++w, tables += kTableBytes) {
+    int8_t table[kTableBytes] = {};
+    __builtin_memcpy(table, codes + w * span, span);
+    for (int i = 0; i < kTableBytes; ++i) {
+      tables[i] = in_place && w % 2 ? table[i % 4 * 4 + i / 4] : table[i];
+    }
+  }
+}
+
+template <class S>
+void Prepare(const Product& p, int64_t row, uint8_t* prepared) {
+  const Packed& k = p.kernel;
+  const int64_t row_size = p.real == Real::kFloat32 ? 4 : 2;
+  const void* x = static_cast<const uint8_t*>(p.x) + row * k.in * row_size;
+  int8_t* codes = reinterpret_cast<int8_t*>(prepared + CodesOffset(k));
+  int32_t* sums = reinterpret_cast<int32_t*>(prepared + kRowHeader);
+  const Method method = p.method();
+  float* scale = reinterpret_cast<float*>(prepared);
+  if (method == Method::kPlaces) {
+    int8_t* plain = codes + k.kept() / 4 * kTableBytes;
+    *scale = QuantizeRow<S>(x, p.real, k.in, p.activation_bits, plain);
+    WriteTables(plain, k, codes);
+    return;
+  }
+  *scale = QuantizeRow<S>(x, p.real, k.in, p.activation_bits, codes);
+  if (method == Method::kPanel) SpreadGroups(codes, k);
+  const int64_t room = method == Method::kPanel ? PanelWindowsInGroup(k) * 4 : k.group_size();
+  SumGroups(codes, room, k.groups, sums);
+}
+
+}  // namespace
+}  // namespace gossamer

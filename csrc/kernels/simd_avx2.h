@@ -1,0 +1,161 @@
+// The vectors of AVX2: two registers a tile's word. With VNNI where GOSSAMER_VNNI is defined.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace gossamer {
+namespace {
+
+struct Avx2 {
+  struct Bytes {
+    __m256i a, b;
+  };
+  using Sums = Bytes;
+  struct Floats {
+    __m256 a, b;
+  };
+#ifdef GOSSAMER_VNNI
+  static constexpr bool kAnyByte = true;
+#else
+  static constexpr bool kAnyByte = false;
+#endif
+  static constexpr int kByteOffset = 128;
+  static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
+
+  static __m256i Get(const void* from) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+  }
+  static void Put(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
+  static Bytes Load(const uint8_t* from) { return {Get(from), Get(from + 32)}; }
+  static void Store(uint8_t* to, Bytes v) {
+    Put(to, v.a);
+    Put(to + 32, v.b);
+  }
+  static Bytes Twice(__m256i v) { return {v, v}; }
+  static Bytes Fill(int byte) { return Twice(_mm256_set1_epi8(static_cast<char>(byte))); }
+  static Bytes FillWord(uint32_t word) { return Twice(_mm256_set1_epi32(static_cast<int>(word))); }
+  static Bytes MaskFlip(Bytes v, Bytes mask, Bytes flip) {
+    return {_mm256_xor_si256(_mm256_and_si256(v.a, mask.a), flip.a),
+            _mm256_xor_si256(_mm256_and_si256(v.b, mask.b), flip.b)};
+  }
+  static Bytes MaskOr(Bytes v, Bytes mask, Bytes base) {
+    return {_mm256_or_si256(_mm256_and_si256(v.a, mask.a), base.a),
+            _mm256_or_si256(_mm256_and_si256(v.b, mask.b), base.b)};
+  }
+  template <int kBits>
+  static Bytes ShiftRight(Bytes v) {
+    return {_mm256_srli_epi32(v.a, kBits), _mm256_srli_epi32(v.b, kBits)};
+  }
+  static Bytes Window(const int8_t* four) {
+    int32_t word;
+    __builtin_memcpy(&word, four, 4);
+    return Twice(_mm256_set1_epi32(word));
+  }
+  static Bytes Table(const int8_t* sixteen) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen));
+    return Twice(_mm256_broadcastsi128_si256(half));
+  }
+  static Bytes Lookup(Bytes table, Bytes index) {
+    return {_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
+  }
+
+  static Sums Zero() { return Twice(_mm256_setzero_si256()); }
+  static Sums FillSums(int32_t value) { return Twice(_mm256_set1_epi32(value)); }
+#ifdef GOSSAMER_VNNI
+  static __m256i DotHalf(__m256i sums, __m256i bytes, __m256i codes) {
+    return _mm256_dpbusd_avx_epi32(sums, bytes, codes);
+  }
+  static __m256i DotHalfSmall(__m256i sums, __m256i bytes, __m256i codes) {
+    return DotHalf(sums, bytes, codes);
+  }
+#else
+  // Bytes below 128: 2 * 127 * 127 < 2^15, so that the pairwise sums do not saturate.
+  static __m256i Pairs(__m256i bytes, __m256i codes) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, codes), _mm256_set1_epi16(1));
+  }
+  static __m256i DotHalfSmall(__m256i sums, __m256i bytes, __m256i codes) {
+    return _mm256_add_epi32(sums, Pairs(bytes, codes));
+  }
+  static __m256i DotHalf(__m256i sums, __m256i bytes, __m256i codes) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i low = Pairs(_mm256_and_si256(bytes, nibble), codes);
+    const __m256i high =
+        Pairs(_mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble), codes);
+    return _mm256_add_epi32(sums, _mm256_add_epi32(low, _mm256_slli_epi32(high, 4)));
+  }
+#endif
+  static Sums Dot(Sums sums, Bytes bytes, Bytes codes) {
+    return {DotHalf(sums.a, bytes.a, codes.a), DotHalf(sums.b, bytes.b, codes.b)};
+  }
+  static Sums DotSmall(Sums sums, Bytes bytes, Bytes codes) {
+    return {DotHalfSmall(sums.a, bytes.a, codes.a), DotHalfSmall(sums.b, bytes.b, codes.b)};
+  }
+  static Sums Add(Sums a, Sums b) {
+    return {_mm256_add_epi32(a.a, b.a), _mm256_add_epi32(a.b, b.b)};
+  }
+  static Sums Subtract(Sums a, Sums b) {
+    return {_mm256_sub_epi32(a.a, b.a), _mm256_sub_epi32(a.b, b.b)};
+  }
+  static Sums Multiply(Sums a, Sums b) {
+    return {_mm256_mullo_epi32(a.a, b.a), _mm256_mullo_epi32(a.b, b.b)};
+  }
+  static Sums ShiftSums(Sums v, int bits) {
+    return {_mm256_srai_epi32(v.a, bits), _mm256_srai_epi32(v.b, bits)};
+  }
+  static Sums Widen(const int8_t* sixteen) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen));
+    return {_mm256_cvtepi8_epi32(codes), _mm256_cvtepi8_epi32(_mm_srli_si128(codes, 8))};
+  }
+
+  static Floats ZeroFloats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static Floats FillFloats(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  static Floats LoadFloats(const float* from) {
+    return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
+  }
+  static __m256 HalfBfloat16(const uint16_t* from) {
+    const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
+  }
+  static Floats LoadBfloat16(const uint16_t* from) {
+    return {HalfBfloat16(from), HalfBfloat16(from + 8)};
+  }
+  static void StoreFloats(float* to, Floats v) {
+    _mm256_storeu_ps(to, v.a);
+    _mm256_storeu_ps(to + 8, v.b);
+  }
+  static Floats ToFloats(Sums v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
+  static Floats AddFloats(Floats a, Floats b) {
+    return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)};
+  }
+  static Floats MultiplyFloats(Floats a, Floats b) {
+    return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)};
+  }
+  static __m256i Absolute(__m256 v) {
+    return _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fffffff));
+  }
+  static Sums MaxAbs(Sums a, Floats b) {
+    return {_mm256_max_epi32(a.a, Absolute(b.a)), _mm256_max_epi32(a.b, Absolute(b.b))};
+  }
+  static float LargestOf(Sums v) {
+    int32_t eight[8];
+    Put(eight, _mm256_max_epi32(v.a, v.b));
+    int32_t bits = 0;
+    for (int32_t value : eight) bits = value > bits ? value : bits;
+    float largest;
+    __builtin_memcpy(&largest, &bits, 4);
+    return largest;
+  }
+  static void StoreCodes(int8_t* to, Floats v, Floats least, Floats most) {
+    const __m256i a = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v.a, least.a), most.a));
+    const __m256i b = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v.b, least.b), most.b));
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+    const __m128i codes =
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), codes);
+  }
+};
+
+}  // namespace
+}  // namespace gossamer

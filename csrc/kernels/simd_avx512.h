@@ -1,0 +1,92 @@
+// The vectors of AVX-512 with VNNI and VBMI: a tile's word is one register.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace gossamer {
+namespace {
+
+struct Avx512 {
+  using Bytes = __m512i;   // 64 bytes, four a lane
+  using Sums = __m512i;    // an int32 a lane
+  using Floats = __m512;   // a float a lane
+  // `Dot` takes any unsigned byte, so that fields need not be shifted down.
+  static constexpr bool kAnyByte = true;
+  // What is added to codes of 8 bits to make them the bytes that `Dot` takes.
+  static constexpr int kByteOffset = 128;
+  static constexpr int kPanelRows = 6;  // as many sums as registers hold beside codes
+
+  static Bytes Load(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  static void Store(uint8_t* to, Bytes v) { _mm512_storeu_si512(to, v); }
+  static Bytes Fill(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
+  static Bytes FillWord(uint32_t word) { return _mm512_set1_epi32(static_cast<int>(word)); }
+  // (v & mask) ^ flip and (v & mask) | base, one instruction each.
+  static Bytes MaskFlip(Bytes v, Bytes mask, Bytes flip) {
+    return _mm512_ternarylogic_epi32(v, mask, flip, 0x6a);
+  }
+  static Bytes MaskOr(Bytes v, Bytes mask, Bytes base) {
+    return _mm512_ternarylogic_epi32(v, mask, base, 0xea);
+  }
+  template <int kBits>
+  static Bytes ShiftRight(Bytes v) {
+    return _mm512_srli_epi32(v, kBits);
+  }
+  static Bytes Window(const int8_t* four) {
+    int32_t word;
+    __builtin_memcpy(&word, four, 4);
+    return _mm512_set1_epi32(word);
+  }
+  static Bytes Table(const int8_t* sixteen) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+  }
+  static Bytes Lookup(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
+
+  static Sums Zero() { return _mm512_setzero_si512(); }
+  static Sums FillSums(int32_t value) { return _mm512_set1_epi32(value); }
+  // Adds the four products of unsigned and signed bytes of every lane.
+  static Sums Dot(Sums sums, Bytes bytes, Bytes codes) {
+    return _mm512_dpbusd_epi32(sums, bytes, codes);
+  }
+  static Sums DotSmall(Sums sums, Bytes bytes, Bytes codes) { return Dot(sums, bytes, codes); }
+  static Sums Add(Sums a, Sums b) { return _mm512_add_epi32(a, b); }
+  static Sums Subtract(Sums a, Sums b) { return _mm512_sub_epi32(a, b); }
+  static Sums Multiply(Sums a, Sums b) { return _mm512_mullo_epi32(a, b); }
+  static Sums ShiftSums(Sums v, int bits) { return _mm512_srai_epi32(v, bits); }
+  static Sums Widen(const int8_t* sixteen) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+  }
+
+  static Floats ZeroFloats() { return _mm512_setzero_ps(); }
+  static Floats FillFloats(float value) { return _mm512_set1_ps(value); }
+  static Floats LoadFloats(const float* from) { return _mm512_loadu_ps(from); }
+  static Floats LoadBfloat16(const uint16_t* from) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+  static void StoreFloats(float* to, Floats v) { _mm512_storeu_ps(to, v); }
+  static Floats ToFloats(Sums v) { return _mm512_cvtepi32_ps(v); }
+  static Floats AddFloats(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats MultiplyFloats(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  // Sizes are compared as integers, so that a NaN is the largest and is not lost.
+  static Sums MaxAbs(Sums a, Floats b) {
+    return _mm512_max_epu32(a, _mm512_castps_si512(_mm512_abs_ps(b)));
+  }
+  static float LargestOf(Sums v) {
+    const uint32_t bits = _mm512_reduce_max_epu32(v);
+    float largest;
+    __builtin_memcpy(&largest, &bits, 4);
+    return largest;
+  }
+  // Half to even, then clipped; four vectors make 64 codes, in order.
+  static void StoreCodes(int8_t* to, Floats v, Floats least, Floats most) {
+    const Floats clipped = _mm512_min_ps(_mm512_max_ps(v, least), most);
+    const __m512i rounded = _mm512_cvt_roundps_epi32(clipped, _MM_FROUND_TO_NEAREST_INT |
+                                                                  _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(rounded));
+  }
+};
+
+}  // namespace
+}  // namespace gossamer

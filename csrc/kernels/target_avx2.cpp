@@ -1,0 +1,16 @@
+#include "product-inl.h"
+#include "simd_avx2.h"
+#include "target.h"
+
+namespace gossamer {
+namespace {
+
+bool Runs() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+}  // namespace
+
+const Target kAvx2 = {"avx2", Runs, Prepare<Avx2>, Multiply<Avx2>};
+
+}  // namespace gossamer

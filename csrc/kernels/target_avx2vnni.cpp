@@ -1,0 +1,25 @@
+#define GOSSAMER_VNNI
+#include <cpuid.h>
+
+#include "product-inl.h"
+#include "simd_avx2.h"
+#include "target.h"
+
+namespace gossamer {
+namespace {
+
+// CPUID leaf 7.1, EAX bit 4; compilers disagree on its name.
+bool HasAvxVnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 16) != 0;
+}
+
+bool Runs() {
+  return __builtin_cpu_supports("avx2") && HasAvxVnni();
+}
+
+}  // namespace
+
+const Target kAvx2Vnni = {"avx2vnni", Runs, Prepare<Avx2>, Multiply<Avx2>};
+
+}  // namespace gossamer

@@ -1,0 +1,18 @@
+#include "product-inl.h"
+#include "simd_avx512.h"
+#include "target.h"
+
+namespace gossamer {
+namespace {
+
+bool Runs() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
+
+}  // namespace
+
+const Target kAvx512 = {"avx512", Runs, Prepare<Avx512>, Multiply<Avx512>};
+
+}  // namespace gossamer

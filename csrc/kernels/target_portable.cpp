@@ -1,0 +1,16 @@
+#include "product-inl.h"
+#include "simd_portable.h"
+#include "target.h"
+
+namespace gossamer {
+namespace {
+
+bool Runs() {
+  return true;
+}
+
+}  // namespace
+
+const Target kPortable = {"portable", Runs, Prepare<Portable>, Multiply<Portable>};
+
+}  // namespace gossamer
