@@ -36,6 +36,7 @@ from gossamer.loading import Checkpoint
 KEPT, GROUP = 2, 4
 COLUMNS = 128  # of SparseGPT's lazy updates
 DAMPING = 0.01
+SHUFFLES = 5  # orders of the calibration sequences, for the spread that rounding alone gives
 ATTENTION = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj")
 MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
@@ -232,6 +233,10 @@ def cases(
         rows[f"{method} gossamer"] = functools.partial(mine, method, calibration)
         name = f"{method} gossamer, calibration sequences in reverse order"
         rows[name] = functools.partial(mine, method, backwards)
+    for seed in range(SHUFFLES):
+        shuffled = np.random.default_rng(seed).permutation(calibration.tokens)
+        other = Calibration(text=calibration.text, tokens=shuffled)
+        rows[f"sparsegpt gossamer, shuffled {seed}"] = functools.partial(mine, "sparsegpt", other)
     return rows
 
 

@@ -2,49 +2,17 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 
-#include "fields.h"
 #include "packed.h"
 #include "prepared.h"
+#include "floats-inl.h"
 #include "product.h"
 #include "quantize-inl.h"
-#include "scalars.h"
+#include "tile-inl.h"
+#include "unpack-inl.h"
 
 namespace gossamer {
 namespace {
-
-// Calls step(0), ..., step(kCount - 1) with constants, so that shifts and masks are immediate.
-template <class Step, int... kIndex>
-GOSSAMER_INLINE void UnrollList([[maybe_unused]] Step step, std::integer_sequence<int, kIndex...>) {
-  (step(std::integral_constant<int, kIndex>{}), ...);
-}
-template <int kCount, class Step>
-GOSSAMER_INLINE void Unroll(Step step) {
-  UnrollList(step, std::make_integer_sequence<int, kCount>{});
-}
-
-// What is added to a code to make it an unsigned byte.
-template <class S>
-constexpr int Offset(int bits) {
-  return bits == 8 ? S::kByteOffset : 1 << (bits - 1);
-}
-
-// The scales of a group of a tile.
-template <class S>
-GOSSAMER_INLINE typename S::Floats LoadScales(const Packed& k, int64_t tile, int64_t group) {
-  const int64_t at = (tile * k.groups + group) * kLanes;
-  if (k.scale_type == ScaleType::kBfloat16) {
-    return S::LoadBfloat16(static_cast<const uint16_t*>(k.scales) + at);
-  }
-  if (k.scale_type == ScaleType::kFloat32) {
-    return S::LoadFloats(static_cast<const float*>(k.scales) + at);
-  }
-  const uint8_t* stored = static_cast<const uint8_t*>(k.scales) + at;
-  float scales[kLanes];
-  for (int i = 0; i < kLanes; ++i) scales[i] = ByteScale(stored[i], k.scale_type);
-  return S::LoadFloats(scales);
-}
 
 // A prepared row.
 struct Row {
@@ -60,34 +28,6 @@ struct Row {
     return reinterpret_cast<const int8_t*>(at + CodesOffset(k));
   }
 };
-
-// Writes the lanes of a tile that are outputs.
-inline void StoreTile(const Product& p, int64_t row, int64_t tile, const float* values) {
-  const Packed& k = p.kernel;
-  const int64_t first = tile * kLanes;
-  const int64_t count = k.out - first < kLanes ? k.out - first : kLanes;
-  const int64_t at = row * k.out + first;
-  if (p.real == Real::kFloat32) {
-    __builtin_memcpy(static_cast<float*>(p.y) + at, values, count * sizeof(float));
-    return;
-  }
-  uint16_t* y = static_cast<uint16_t*>(p.y) + at;
-  for (int64_t i = 0; i < count; ++i) y[i] = ToBfloat16(values[i]);
-}
-
-template <class S>
-GOSSAMER_INLINE void Finish(const Product& p, int64_t row, int64_t tile, float scale,
-                            typename S::Floats sums) {
-  const Packed& k = p.kernel;
-  const auto y = S::MultiplyFloats(sums, S::FillFloats(scale));
-  if (p.real == Real::kFloat32 && (tile + 1) * kLanes <= k.out) {
-    S::StoreFloats(static_cast<float*>(p.y) + row * k.out + tile * kLanes, y);
-    return;
-  }
-  float values[kLanes];
-  S::StoreFloats(values, y);
-  StoreTile(p, row, tile, values);
-}
 
 // Field `kField` of every byte as unsigned codes: where it stands if `Dot` takes any byte.
 template <class S, int kBits, int kField>
@@ -302,22 +242,6 @@ void MultiplyFew(const Product& p, const uint8_t* prepared, int64_t first, int64
   }
 }
 
-// Writes a tile as unsigned bytes, window by window, every group filled up with zero codes.
-template <class S>
-void UnpackTile(const Packed& k, int64_t tile, uint8_t* panel) {
-  const int offset = Offset<S>(k.bits);
-  __builtin_memset(panel, offset, PanelWindows(k) * kVectorBytes);
-  const int64_t size = k.group_size();
-  const int64_t windows = PanelWindowsInGroup(k);
-  for (int lane = 0; lane < kLanes; ++lane) {
-    ForEachKept(k, tile, lane, [&](int64_t element, int code) {
-      const int64_t within = element % size;
-      const int64_t window = element / size * windows + within / 4;
-      panel[(window * kLanes + lane) * 4 + within % 4] = static_cast<uint8_t>(code + offset);
-    });
-  }
-}
-
 // Multiplies kTiles panels by kRows rows and adds nothing: `sums` are [kRows][kTiles][16] floats.
 template <class S, int kTiles, int kRows, bool kSmall>
 void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, const Row* rows,
@@ -386,7 +310,10 @@ void MultiplyPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint
   constexpr int kRows = S::kPanelRows;
   const int64_t tile_bytes = PanelWindows(p.kernel) * kVectorBytes;
   float* sums = reinterpret_cast<float*>(scratch + kTiles * tile_bytes);
-  for (int t = 0; t < kTiles; ++t) UnpackTile<S>(p.kernel, tile + t, scratch + t * tile_bytes);
+  uint8_t* rest = scratch + kTiles * tile_bytes + kPanelSums;
+  for (int t = 0; t < kTiles; ++t) {
+    UnpackTile<S>(p.kernel, tile + t, scratch + t * tile_bytes, rest);
+  }
   const int64_t row_bytes = p.row_bytes();
   Row rows[kRows];
   int64_t r = 0;
@@ -403,6 +330,10 @@ void MultiplyPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint
 template <class S>
 void Multiply(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
               uint8_t* scratch) {
+  if (p.floats()) {
+    MultiplyFloats<S>(p, prepared, first, last, scratch);
+    return;
+  }
   if (p.method() != Method::kPanel) {
     MultiplyFew<S>(p, prepared, first, last);
     return;

@@ -30,6 +30,7 @@ Method Product::method() const {
 
 int64_t Product::row_bytes() const {
   const Packed& k = kernel;
+  if (floats()) return RoundUp(PanelWindows(k) * 4 * 4, kVectorBytes);
   int64_t codes = PanelWindows(k) * 4;
   if (method() == Method::kDense) codes = k.in;
   if (method() == Method::kPlaces) codes = k.kept() / 4 * kTableBytes + k.in;
@@ -37,8 +38,13 @@ int64_t Product::row_bytes() const {
 }
 
 int64_t Product::scratch_bytes() const {
-  if (method() != Method::kPanel) return 0;
-  return PanelScratch(kernel, rows);
+  if (floats()) return FloatScratch(kernel, rows);
+  return method() == Method::kPanel ? PanelScratch(kernel, rows) : 0;
+}
+
+int64_t Product::panel_tiles() const {
+  if (floats()) return rows > kFewRows ? kPanelTiles : 1;
+  return method() == Method::kPanel && rows > 1 ? kPanelTiles : 1;
 }
 
 const char* WhyNot(const Product& p) {
@@ -46,7 +52,9 @@ const char* WhyNot(const Product& p) {
   // Partial sums of unsigned codes up to 15 * 16 times 127 stay below 2^31 within this.
   constexpr int64_t kLongestGroup = 1 << 16;
   if (k.bits < 2 || k.bits > 8) return "codes have 2 to 8 bits";
-  if (p.activation_bits < 2 || p.activation_bits > 8) return "activations have 2 to 8 bits";
+  if (!p.floats() && (p.activation_bits < 2 || p.activation_bits > 8)) {
+    return "activations have 2 to 8 bits";
+  }
   if (k.in < 1 || k.out < 1 || p.rows < 1) return "an axis is empty";
   if (k.groups < 1 || k.in % k.groups != 0) return "the groups do not divide the reduction axis";
   if (k.group_size() > kLongestGroup) return "a group is longer than 65536 elements";

@@ -1,10 +1,14 @@
-// Products of quantized activations with a packed kernel: y = x W, sums exact in int32.
+// Products of activations with a packed kernel, y = x W.
+//
+// With activations quantized on the way, to codes q with one scale s a row:
 //
 //   y[r, o] = s[r] * sum over groups g of t[g, o] * sum over i in g of q[r, i] (c[i, o] - z[g, o])
 //
-// q and s are the codes and the scale of a row of x, c and t those of the kernel, z zero points. The
-// inner sum is exact; groups are added in order, each as one rounded product and one rounded sum, so
-// that every target gives the same bits.
+// where c and t are the kernel's codes and scales and z its zero points. The inner sum is an exact
+// int32; groups are added in order, each as one rounded product and one rounded sum, so that every
+// target gives the same bits.
+//
+// With activations left floats the sums are float32, in an order that is the target's.
 #pragma once
 
 #include <cstdint>
@@ -30,12 +34,16 @@ struct Product {
   void* y;        // [rows, out] of `real`
   int64_t rows;
   Real real;
-  int32_t activation_bits;  // 2 to 8
+  int32_t activation_bits;  // 2 to 8; 0 leaves activations floats
+
+  bool floats() const { return activation_bits == 0; }
 
   Method method() const;
   // Bytes of a prepared row; of the room that one call of `multiply` needs.
   int64_t row_bytes() const;
   int64_t scratch_bytes() const;
+  // Tiles that `multiply` takes together: ranges that are multiples of it waste nothing.
+  int64_t panel_tiles() const;
 };
 
 // Why no kernel computes this product, or nullptr. Sizes only: buffers are the caller's to check.
@@ -45,7 +53,7 @@ const char* WhyNot(const Product& p);
 struct Target {
   const char* name;
   bool (*runs)();  // on this processor
-  // Quantizes row `row` of x and lays it out as `p.method()` needs it, in `prepared`.
+  // Quantizes row `row` of x, or converts it, and lays it out as `p.method()` needs it.
   void (*prepare)(const Product& p, int64_t row, uint8_t* prepared);
   // Computes tiles [first, last) of all rows; `prepared` holds p.rows times p.row_bytes(),
   // `scratch` p.scratch_bytes(), both at multiples of 64.

@@ -87,11 +87,31 @@ inline void WriteTables(const int8_t* codes, const Packed& k, int8_t* tables) {
   }
 }
 
+// A row as floats, every group filled up to whole windows.
+template <class S>
+void ConvertRow(const void* values, Real real, const Packed& k, float* row) {
+  const int64_t size = k.group_size(), room = PanelWindowsInGroup(k) * 4;
+  for (int64_t g = 0; g < k.groups; ++g, row += room) {
+    const int64_t end = (g + 1) * size;
+    int64_t i = g * size;
+    for (; i + kLanes <= end; i += kLanes) {
+      S::StoreFloats(row + i - g * size, LoadReals<S>(values, real, i, end));
+    }
+    float rest[kLanes];
+    S::StoreFloats(rest, i < end ? LoadReals<S>(values, real, i, end) : S::ZeroFloats());
+    __builtin_memcpy(row + i - g * size, rest, (room - (i - g * size)) * sizeof(float));
+  }
+}
+
 template <class S>
 void Prepare(const Product& p, int64_t row, uint8_t* prepared) {
   const Packed& k = p.kernel;
   const int64_t row_size = p.real == Real::kFloat32 ? 4 : 2;
   const void* x = static_cast<const uint8_t*>(p.x) + row * k.in * row_size;
+  if (p.floats()) {
+    ConvertRow<S>(x, p.real, k, reinterpret_cast<float*>(prepared));
+    return;
+  }
   int8_t* codes = reinterpret_cast<int8_t*>(prepared + CodesOffset(k));
   int32_t* sums = reinterpret_cast<int32_t*>(prepared + kRowHeader);
   const Method method = p.method();

@@ -48,6 +48,22 @@ struct Avx2 {
   static Bytes ShiftRight(Bytes v) {
     return {_mm256_srli_epi32(v.a, kBits), _mm256_srli_epi32(v.b, kBits)};
   }
+  static Bytes ShiftRightBy(Bytes v, int bits) {
+    const __m128i count = _mm_cvtsi32_si128(bits);
+    return {_mm256_srl_epi32(v.a, count), _mm256_srl_epi32(v.b, count)};
+  }
+  static Bytes ShiftLeftBy(Bytes v, int bits) {
+    const __m128i count = _mm_cvtsi32_si128(bits);
+    return {_mm256_sll_epi32(v.a, count), _mm256_sll_epi32(v.b, count)};
+  }
+  static Bytes Equal(Bytes a, Bytes b) {
+    return {_mm256_cmpeq_epi8(a.a, b.a), _mm256_cmpeq_epi8(a.b, b.b)};
+  }
+  static Bytes Spread(int j) {
+    const __m128i first = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+    return Twice(_mm256_broadcastsi128_si256(
+        _mm_add_epi8(first, _mm_set1_epi8(static_cast<char>(j)))));
+  }
   static Bytes Window(const int8_t* four) {
     int32_t word;
     __builtin_memcpy(&word, four, 4);
@@ -109,6 +125,15 @@ struct Avx2 {
     return {_mm256_cvtepi8_epi32(codes), _mm256_cvtepi8_epi32(_mm_srli_si128(codes, 8))};
   }
 
+  template <int kByte>
+  static Sums ByteOfLane(Bytes v) {
+    const __m256i mask = _mm256_set1_epi32(255);
+    return {_mm256_and_si256(_mm256_srli_epi32(v.a, 8 * kByte), mask),
+            _mm256_and_si256(_mm256_srli_epi32(v.b, 8 * kByte), mask)};
+  }
+
+  static constexpr bool kLooksUpFloats = false;
+
   static Floats ZeroFloats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Floats FillFloats(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
   static Floats LoadFloats(const float* from) {
@@ -128,6 +153,9 @@ struct Avx2 {
   static Floats ToFloats(Sums v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
   static Floats AddFloats(Floats a, Floats b) {
     return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)};
+  }
+  static Floats FusedAdd(Floats sum, Floats a, Floats b) {
+    return {_mm256_fmadd_ps(a.a, b.a, sum.a), _mm256_fmadd_ps(a.b, b.b, sum.b)};
   }
   static Floats MultiplyFloats(Floats a, Floats b) {
     return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)};

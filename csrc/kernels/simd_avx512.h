@@ -33,6 +33,19 @@ struct Avx512 {
   static Bytes ShiftRight(Bytes v) {
     return _mm512_srli_epi32(v, kBits);
   }
+  static Bytes ShiftRightBy(Bytes v, int bits) {
+    return _mm512_srl_epi32(v, _mm_cvtsi32_si128(bits));
+  }
+  static Bytes ShiftLeftBy(Bytes v, int bits) {
+    return _mm512_sll_epi32(v, _mm_cvtsi32_si128(bits));
+  }
+  // All ones where bytes are equal.
+  static Bytes Equal(Bytes a, Bytes b) { return _mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a, b)); }
+  // The index that gives each lane its byte `j` four times.
+  static Bytes Spread(int j) {
+    const __m128i first = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+    return _mm512_broadcast_i32x4(_mm_add_epi8(first, _mm_set1_epi8(static_cast<char>(j))));
+  }
   static Bytes Window(const int8_t* four) {
     int32_t word;
     __builtin_memcpy(&word, four, 4);
@@ -58,6 +71,31 @@ struct Avx512 {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
   }
 
+  template <int kByte>
+  static Sums ByteOfLane(Bytes v) {
+    if constexpr (kByte == 3) return _mm512_srli_epi32(v, 24);
+    return _mm512_and_si512(_mm512_srli_epi32(v, 8 * kByte), _mm512_set1_epi32(255));
+  }
+
+  // Sixteen floats are looked up by the low four bits of a lane.
+  static constexpr bool kLooksUpFloats = true;
+  static Floats LookupFloats(Floats table, Sums index) {
+    return _mm512_permutexvar_ps(index, table);
+  }
+  // kCount floats, again and again.
+  template <int kCount>
+  static Floats RepeatFloats(const float* from) {
+    if constexpr (kCount == 16) return _mm512_loadu_ps(from);
+    if constexpr (kCount == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(from));
+    double pair;
+    __builtin_memcpy(&pair, from, sizeof pair);
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+  }
+  template <int kShift>
+  static Sums SignedByteAt(Bytes v) {
+    return _mm512_srai_epi32(_mm512_slli_epi32(v, 24 - kShift), 24);
+  }
+
   static Floats ZeroFloats() { return _mm512_setzero_ps(); }
   static Floats FillFloats(float value) { return _mm512_set1_ps(value); }
   static Floats LoadFloats(const float* from) { return _mm512_loadu_ps(from); }
@@ -68,6 +106,7 @@ struct Avx512 {
   static void StoreFloats(float* to, Floats v) { _mm512_storeu_ps(to, v); }
   static Floats ToFloats(Sums v) { return _mm512_cvtepi32_ps(v); }
   static Floats AddFloats(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats FusedAdd(Floats sum, Floats a, Floats b) { return _mm512_fmadd_ps(a, b, sum); }
   static Floats MultiplyFloats(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   // Sizes are compared as integers, so that a NaN is the largest and is not lost.
   static Sums MaxAbs(Sums a, Floats b) {

@@ -51,6 +51,24 @@ struct Portable {
     for (int i = 0; i < 64; ++i) v.v[i] = static_cast<uint8_t>(v.v[i] >> kBits);
     return v;
   }
+  static Bytes ShiftRightBy(Bytes v, int bits) {
+    for (uint8_t& b : v.v) b = static_cast<uint8_t>(b >> bits);
+    return v;
+  }
+  static Bytes ShiftLeftBy(Bytes v, int bits) {
+    for (uint8_t& b : v.v) b = static_cast<uint8_t>(b << bits);
+    return v;
+  }
+  static Bytes Equal(Bytes a, Bytes b) {
+    for (int i = 0; i < 64; ++i) a.v[i] = a.v[i] == b.v[i] ? 0xff : 0;
+    return a;
+  }
+  // The index that gives each lane its byte `j` four times.
+  static Bytes Spread(int j) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(i % 16 / 4 * 4 + j);
+    return r;
+  }
   static Bytes Window(const int8_t* four) {
     Bytes r;
     for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(four[i % 4]);
@@ -63,7 +81,7 @@ struct Portable {
   }
   static Bytes Lookup(Bytes table, Bytes index) {
     Bytes r;
-    for (int i = 0; i < 64; ++i) r.v[i] = table.v[index.v[i] & 15];
+    for (int i = 0; i < 64; ++i) r.v[i] = table.v[i / 16 * 16 + (index.v[i] & 15)];
     return r;
   }
 
@@ -102,6 +120,16 @@ struct Portable {
     return r;
   }
 
+  // Byte `kByte` of every lane, unsigned.
+  template <int kByte>
+  static Sums ByteOfLane(Bytes v) {
+    Sums r;
+    for (int i = 0; i < 16; ++i) r.v[i] = v.v[4 * i + kByte];
+    return r;
+  }
+
+  static constexpr bool kLooksUpFloats = false;
+
   static Floats ZeroFloats() { return FillFloats(0.0f); }
   static Floats FillFloats(float value) {
     Floats r;
@@ -130,6 +158,11 @@ struct Portable {
   static Floats AddFloats(Floats a, Floats b) {
     for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
     return a;
+  }
+  // A product and a sum, rounded once where the processor can.
+  static Floats FusedAdd(Floats sum, Floats a, Floats b) {
+    for (int i = 0; i < 16; ++i) sum.v[i] += a.v[i] * b.v[i];
+    return sum;
   }
   static Floats MultiplyFloats(Floats a, Floats b) {
     for (int i = 0; i < 16; ++i) a.v[i] *= b.v[i];

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "../kernels/product.h"
+
+namespace gossamer {
+
+// The target that GOSSAMER_TARGET names, or the fastest; nullptr if this processor lacks the one named.
+const Target* Chosen();
+
+}  // namespace gossamer

@@ -1,0 +1,30 @@
+// Which target runs, and which ones could.
+#include <cstdlib>
+#include <string>
+
+#include "chosen.h"
+
+namespace gossamer {
+
+const Target* Chosen() {
+  // Read once: the choice is the process's.
+  static const Target* const chosen = [] {
+    const char* name = std::getenv("GOSSAMER_TARGET");
+    return FindTarget(name == nullptr ? "" : name);
+  }();
+  return chosen;
+}
+
+}  // namespace gossamer
+
+// The targets that this processor runs, the fastest first, with spaces between.
+extern "C" __attribute__((visibility("default"))) const char* gossamer_targets() {
+  static const std::string names = [] {
+    std::string list;
+    for (const gossamer::Target* const* t = gossamer::AllTargets(); *t != nullptr; ++t) {
+      if ((*t)->runs()) list += std::string(list.empty() ? "" : " ") + (*t)->name;
+    }
+    return list;
+  }();
+  return names.c_str();
+}

@@ -1,0 +1,69 @@
+// What every product does with a tile: reads its scales, writes its outputs.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "packed.h"
+#include "product.h"
+#include "scalars.h"
+
+namespace gossamer {
+namespace {
+
+// Calls step(0), ..., step(kCount - 1) with constants, so that shifts and masks are immediate.
+template <class Step, int... kIndex>
+GOSSAMER_INLINE void UnrollList([[maybe_unused]] Step step, std::integer_sequence<int, kIndex...>) {
+  (step(std::integral_constant<int, kIndex>{}), ...);
+}
+template <int kCount, class Step>
+GOSSAMER_INLINE void Unroll(Step step) {
+  UnrollList(step, std::make_integer_sequence<int, kCount>{});
+}
+
+// The scales of a group of a tile.
+template <class S>
+GOSSAMER_INLINE typename S::Floats LoadScales(const Packed& k, int64_t tile, int64_t group) {
+  const int64_t at = (tile * k.groups + group) * kLanes;
+  if (k.scale_type == ScaleType::kBfloat16) {
+    return S::LoadBfloat16(static_cast<const uint16_t*>(k.scales) + at);
+  }
+  if (k.scale_type == ScaleType::kFloat32) {
+    return S::LoadFloats(static_cast<const float*>(k.scales) + at);
+  }
+  const uint8_t* stored = static_cast<const uint8_t*>(k.scales) + at;
+  float scales[kLanes];
+  for (int i = 0; i < kLanes; ++i) scales[i] = ByteScale(stored[i], k.scale_type);
+  return S::LoadFloats(scales);
+}
+
+// Writes the lanes of a tile that are outputs.
+inline void StoreTile(const Product& p, int64_t row, int64_t tile, const float* values) {
+  const Packed& k = p.kernel;
+  const int64_t first = tile * kLanes;
+  const int64_t count = k.out - first < kLanes ? k.out - first : kLanes;
+  const int64_t at = row * k.out + first;
+  if (p.real == Real::kFloat32) {
+    __builtin_memcpy(static_cast<float*>(p.y) + at, values, count * sizeof(float));
+    return;
+  }
+  uint16_t* y = static_cast<uint16_t*>(p.y) + at;
+  for (int64_t i = 0; i < count; ++i) y[i] = ToBfloat16(values[i]);
+}
+
+template <class S>
+GOSSAMER_INLINE void Finish(const Product& p, int64_t row, int64_t tile, float scale,
+                            typename S::Floats sums) {
+  const Packed& k = p.kernel;
+  const auto y = S::MultiplyFloats(sums, S::FillFloats(scale));
+  if (p.real == Real::kFloat32 && (tile + 1) * kLanes <= k.out) {
+    S::StoreFloats(static_cast<float*>(p.y) + row * k.out + tile * kLanes, y);
+    return;
+  }
+  float values[kLanes];
+  S::StoreFloats(values, y);
+  StoreTile(p, row, tile, values);
+}
+
+}  // namespace
+}  // namespace gossamer
