@@ -12,14 +12,6 @@
 namespace gossamer {
 namespace {
 
-// What is taken off the bytes of a group: the offset, and zero points where there are any.
-template <class S>
-GOSSAMER_INLINE typename S::Sums GroupShift(const Packed& k, int64_t tile, int64_t group) {
-  const auto offset = S::FillSums(Offset<S>(k.bits));
-  if (k.zeros == nullptr) return offset;
-  return S::Add(offset, S::Widen(k.zeros + (tile * k.groups + group) * kLanes));
-}
-
 template <class S, int kByte>
 GOSSAMER_INLINE typename S::Floats ByteToFloats(typename S::Bytes window, typename S::Sums shift) {
   return S::ToFloats(S::Subtract(S::template ByteOfLane<kByte>(window), shift));
@@ -33,28 +25,28 @@ void FloatRows(const Product& p, int64_t tile, const uint8_t* panel, int64_t fir
   const int64_t windows = PanelWindowsInGroup(k);
   const float* x[kRows];
   typename S::Floats y[kRows];
-  for (int r = 0; r < kRows; ++r) {
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r];
     y[r] = S::ZeroFloats();
-  }
+  });
   for (int64_t group = 0; group < k.groups; ++group) {
     const auto shift = GroupShift<S>(k, tile, group);
     typename S::Floats sums[kRows];
-    for (auto& sum : sums) sum = S::ZeroFloats();
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP { sums[r] = S::ZeroFloats(); });
     for (int64_t w = 0; w < windows; ++w, panel += kVectorBytes) {
       const auto window = S::Load(panel);
-      Unroll<4>([&](auto j) __attribute__((always_inline)) {
+      Unroll<4>([&](auto j) GOSSAMER_STEP {
         const auto weight = ByteToFloats<S, j>(window, shift);
-        for (int r = 0; r < kRows; ++r) {
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           sums[r] = S::FusedAdd(sums[r], weight, S::FillFloats(x[r][j]));
-        }
+        });
       });
-      for (int r = 0; r < kRows; ++r) x[r] += 4;
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += 4; });
     }
     const auto scales = LoadScales<S>(k, tile, group);
-    for (int r = 0; r < kRows; ++r) y[r] = S::FusedAdd(y[r], sums[r], scales);
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP { y[r] = S::FusedAdd(y[r], sums[r], scales); });
   }
-  for (int r = 0; r < kRows; ++r) Finish<S>(p, first_row + r, tile, 1.0f, y[r]);
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP { Finish<S>(p, first_row + r, tile, 1.0f, y[r]); });
 }
 
 // Windows [first, last) of a tile's bytes as scaled floats, 16 lanes for each element.
@@ -69,7 +61,7 @@ void ToFloatPanel(const Packed& k, int64_t tile, const uint8_t* panel, int64_t f
     const auto scales = LoadScales<S>(k, tile, group);
     for (; w < end; ++w, floats += 4 * kLanes) {
       const auto window = S::Load(panel + w * kVectorBytes);
-      Unroll<4>([&](auto j) __attribute__((always_inline)) {
+      Unroll<4>([&](auto j) GOSSAMER_STEP {
         S::StoreFloats(floats + j * kLanes,
                        S::MultiplyFloats(ByteToFloats<S, j>(window, shift), scales));
       });
@@ -82,26 +74,26 @@ template <class S, int kTiles, int kRows>
 void FloatBlock(const float* floats, int64_t size, const float* const* x, bool first,
                 float* sums) {
   typename S::Floats y[kTiles][kRows];
-  for (int t = 0; t < kTiles; ++t) {
-    for (int r = 0; r < kRows; ++r) {
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       y[t][r] = first ? S::ZeroFloats() : S::LoadFloats(sums + (r * kTiles + t) * kLanes);
-    }
-  }
+    });
+  });
   for (int64_t i = 0; i < size; ++i) {
     typename S::Floats weights[kTiles];
-    for (int t = 0; t < kTiles; ++t) {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       weights[t] = S::LoadFloats(floats + (t * kFloatWindows * 4 + i) * kLanes);
-    }
-    Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+    });
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       const auto value = S::FillFloats(x[r][i]);
-      for (int t = 0; t < kTiles; ++t) y[t][r] = S::FusedAdd(y[t][r], weights[t], value);
+      Unroll<kTiles>([&](auto t) GOSSAMER_STEP { y[t][r] = S::FusedAdd(y[t][r], weights[t], value); });
     });
   }
-  for (int t = 0; t < kTiles; ++t) {
-    for (int r = 0; r < kRows; ++r) {
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       S::StoreFloats(sums + (r * kTiles + t) * kLanes, y[t][r]);
-    }
-  }
+    });
+  });
 }
 
 // Many rows: panels of floats, a piece of the reduction axis at a time.
@@ -115,22 +107,22 @@ void FloatPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t
   float* floats = reinterpret_cast<float*>(at);
   float* sums = floats + kTiles * kFloatWindows * 4 * kLanes;
   uint8_t* rest = reinterpret_cast<uint8_t*>(sums + p.rows * kTiles * kLanes);
-  for (int t = 0; t < kTiles; ++t) {
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
     UnpackTile<S>(k, tile + t, scratch + t * panel_bytes, rest);
-  }
+  });
   for (int64_t w = 0; w < windows; w += kFloatWindows) {
     const int64_t last = w + kFloatWindows < windows ? w + kFloatWindows : windows;
-    for (int t = 0; t < kTiles; ++t) {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       ToFloatPanel<S>(k, tile + t, scratch + t * panel_bytes, w, last,
                       floats + t * kFloatWindows * 4 * kLanes);
-    }
+    });
     const float* x[kRows];
     const int64_t size = (last - w) * 4;
     int64_t r = 0;
     for (; r + kRows <= p.rows; r += kRows) {
-      for (int i = 0; i < kRows; ++i) {
+      Unroll<kRows>([&](auto i) GOSSAMER_STEP {
         x[i] = reinterpret_cast<const float*>(prepared + (r + i) * row_bytes) + w * 4;
-      }
+      });
       FloatBlock<S, kTiles, kRows>(floats, size, x, w == 0, sums + r * kTiles * kLanes);
     }
     for (; r < p.rows; ++r) {
@@ -139,9 +131,9 @@ void FloatPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t
     }
   }
   for (int64_t r = 0; r < p.rows; ++r) {
-    for (int t = 0; t < kTiles; ++t) {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       Finish<S>(p, r, tile + t, 1.0f, S::LoadFloats(sums + (r * kTiles + t) * kLanes));
-    }
+    });
   }
 }
 
@@ -149,10 +141,10 @@ void FloatPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t
 
 template <int kBits>
 GOSSAMER_INLINE void FillCodeTable(float* table) {
-  for (int i = 0; i < kLanes; ++i) {
+  Unroll<kLanes>([&](auto i) GOSSAMER_STEP {
     const int field = i & ((1 << kBits) - 1);
     table[i] = static_cast<float>((field ^ 1 << (kBits - 1)) - (1 << (kBits - 1)));
-  }
+  });
 }
 
 // Bits at which field `kField` of a word stands.
@@ -191,32 +183,32 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
   const Floats table = S::LoadFloats(codes);
   const float* x[kRows];
   Floats y[kRows];
-  for (int r = 0; r < kRows; ++r) {
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r];
     y[r] = S::ZeroFloats();
-  }
+  });
   for (int64_t group = 0; group < k.groups; ++group) {
     Floats sums[kRows][kTurns<kRows>];
-    for (auto& row : sums) {
-      for (auto& sum : row) sum = S::ZeroFloats();
-    }
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Unroll<kTurns<kRows>>([&](auto i) GOSSAMER_STEP { sums[r][i] = S::ZeroFloats(); });
+    });
     for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
-      const auto fields = S::Load(word);
-      Unroll<kFields>([&](auto f) __attribute__((always_inline)) {
+      const auto fields = LoadStream<S>(word);
+      Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const Floats weight = CodeFloats<S, kBits, f>(fields, table);
-        for (int r = 0; r < kRows; ++r) {
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           Floats& sum = sums[r][f % kTurns<kRows>];
           sum = S::FusedAdd(sum, weight, S::FillFloats(x[r][f]));
-        }
+        });
       });
-      for (int r = 0; r < kRows; ++r) x[r] += kFields;
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += kFields; });
     }
     const Floats scales = LoadScales<S>(k, tile, group);
-    for (int r = 0; r < kRows; ++r) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       y[r] = S::FusedAdd(y[r], AddUp<S>(sums[r]), scales);
-    }
+    });
   }
-  for (int r = 0; r < kRows; ++r) Finish<S>(p, first_row + r, tile, 1.0f, y[r]);
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP { Finish<S>(p, first_row + r, tile, 1.0f, y[r]); });
 }
 
 template <class S, int kBits, int kPlaceBits, int kN, int kRows>
@@ -234,39 +226,39 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
   const Floats table = S::LoadFloats(codes);
   const float* x[kRows];
   Floats y[kRows];
-  for (int r = 0; r < kRows; ++r) {
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r];
     y[r] = S::ZeroFloats();
-  }
+  });
   for (int64_t group = 0; group < k.groups; ++group) {
     Floats sums[kRows][kTurns<kRows>];
-    for (auto& row : sums) {
-      for (auto& sum : row) sum = S::ZeroFloats();
-    }
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Unroll<kTurns<kRows>>([&](auto i) GOSSAMER_STEP { sums[r][i] = S::ZeroFloats(); });
+    });
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes) {
-      const auto places = S::Load(place);
+      const auto places = LoadStream<S>(place);
       typename S::Bytes fields[kFields / kCodeFields];
       for (auto& field : fields) {
-        field = S::Load(word);
+        field = LoadStream<S>(word);
         word += kVectorBytes;
       }
-      Unroll<kFields>([&](auto f) __attribute__((always_inline)) {
+      Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const auto at = S::template ShiftRight<FieldShift<kPlaceBits>(f)>(places);
         const Floats weight = CodeFloats<S, kBits, f % kCodeFields>(fields[f / kCodeFields], table);
-        for (int r = 0; r < kRows; ++r) {
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           const Floats near = S::template RepeatFloats<kM>(x[r] + f / kN * kM);
           Floats& sum = sums[r][f % kTurns<kRows>];
           sum = S::FusedAdd(sum, weight, S::LookupFloats(near, at));
-        }
+        });
       });
-      for (int r = 0; r < kRows; ++r) x[r] += kFields / kN * kM;
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += kFields / kN * kM; });
     }
     const Floats scales = LoadScales<S>(k, tile, group);
-    for (int r = 0; r < kRows; ++r) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       y[r] = S::FusedAdd(y[r], AddUp<S>(sums[r]), scales);
-    }
+    });
   }
-  for (int r = 0; r < kRows; ++r) Finish<S>(p, first_row + r, tile, 1.0f, y[r]);
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP { Finish<S>(p, first_row + r, tile, 1.0f, y[r]); });
 }
 
 using FloatTileFn = void (*)(const Product&, int64_t, int64_t, const float* const*);

@@ -10,6 +10,8 @@ namespace gossamer {
 // Files are compiled for different processors: what they share must be inlined, or the linker would
 // keep one file's copy for all.
 #define GOSSAMER_INLINE inline __attribute__((always_inline))
+// The same for a lambda, behind its parameters.
+#define GOSSAMER_STEP __attribute__((always_inline))
 
 // Outputs of a tile. One word of 4 bytes for each of them is a vector of 64 bytes.
 constexpr int kLanes = 16;

@@ -56,7 +56,7 @@ GOSSAMER_INLINE typename S::Sums DotCodes(typename S::Sums sums, typename S::Byt
 template <class S, int kBits, int kSums>
 GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums]) {
   typename S::Sums total = parts[0];
-  Unroll<kSums - 1>([&](auto i) __attribute__((always_inline)) {
+  Unroll<kSums - 1>([&](auto i) GOSSAMER_STEP {
     total = S::Add(total, S::ShiftSums(parts[i + 1], kBits * (i + 1)));
   });
   return total;
@@ -65,8 +65,9 @@ GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums])
 template <class S, int kBits>
 constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
 
-// Dense codes of 8, 4 or 2 bits, groups of whole words.
-template <class S, int kBits, int kRows>
+// Dense codes of 8, 4 or 2 bits, groups of whole words. Several tiles at once keep as many sums going
+// as products take to finish, and share what they read of x.
+template <class S, int kBits, int kTiles, int kRows>
 void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Sums = typename S::Sums;
   constexpr int kWindows = 8 / kBits;  // of a word
@@ -75,40 +76,46 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   const int64_t words = k.group_size() / (4 * kWindows);  // of a group
   const uint8_t* word = k.values + tile * k.value_bytes;
   const int8_t* x[kRows];
-  typename S::Floats y[kRows];
-  Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+  typename S::Floats y[kTiles][kRows];
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r].codes(k);
-    y[r] = S::ZeroFloats();
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP { y[t][r] = S::ZeroFloats(); });
   });
   for (int64_t group = 0; group < k.groups; ++group) {
-    Sums sums[kRows][kParts];
-    for (auto& row : sums) {
-      for (auto& part : row) part = S::Zero();
-    }
+    Sums sums[kTiles][kRows][kParts];
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+        Unroll<kParts>([&](auto i) GOSSAMER_STEP { sums[t][r][i] = S::Zero(); });
+      });
+    });
     for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
-      const auto fields = S::Load(word);
-      Unroll<kWindows>([&](auto v) __attribute__((always_inline)) {
-        const auto codes = Codes<S, kBits, v>(fields);
-        Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-          Sums& sum = sums[r][v % kParts];
-          sum = DotCodes<S, kBits>(sum, codes, S::Window(x[r] + 4 * v));
+      typename S::Bytes fields[kTiles];
+      Unroll<kTiles>([&](auto t) GOSSAMER_STEP { fields[t] = LoadStream<S>(word + t * k.value_bytes); });
+      Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          const auto four = S::Window(x[r] + 4 * v);
+          Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+            Sums& sum = sums[t][r][v % kParts];
+            sum = DotCodes<S, kBits>(sum, Codes<S, kBits, v>(fields[t]), four);
+          });
         });
       });
-      Unroll<kRows>([&](auto r) __attribute__((always_inline)) { x[r] += 4 * kWindows; });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += 4 * kWindows; });
     }
-    const auto scales = LoadScales<S>(k, tile, group);
-    Sums offset = S::FillSums(Offset<S>(kBits));
-    if (k.zeros != nullptr) {
-      offset = S::Add(offset, S::Widen(k.zeros + (tile * k.groups + group) * kLanes));
-    }
-    Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
-      const Sums total = S::Subtract(Combine<S, kBits>(sums[r]), shift);
-      y[r] = S::AddFloats(y[r], S::MultiplyFloats(S::ToFloats(total), scales));
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+      const auto scales = LoadScales<S>(k, tile + t, group);
+      const Sums offset = GroupShift<S>(k, tile + t, group);
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+        const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
+        const Sums total = S::Subtract(Combine<S, kBits>(sums[t][r]), shift);
+        y[t][r] = S::AddFloats(y[t][r], S::MultiplyFloats(S::ToFloats(total), scales));
+      });
     });
   }
-  Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Finish<S>(p, first_row + r, tile + t, rows[r].scale(), y[t][r]);
+    });
   });
 }
 
@@ -132,12 +139,13 @@ GOSSAMER_INLINE typename S::Bytes Places(typename S::Bytes word, typename S::Byt
 }
 
 // Kept codes of 8, 4 or 2 bits and their places, groups of whole words of places.
-template <class S, int kBits, int kPlaceBits, int kN, int kRows>
+template <class S, int kBits, int kPlaceBits, int kN, int kTiles, int kRows>
 void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Bytes = typename S::Bytes;
   using Sums = typename S::Sums;
-  constexpr int kWindows = 8 / kPlaceBits;     // of a word of places
-  constexpr int kCodeWindows = 8 / kBits;      // of a word of codes
+  constexpr int kWindows = 8 / kPlaceBits;  // of a word of places
+  constexpr int kCodeWindows = 8 / kBits;   // of a word of codes
+  constexpr int kWords = kWindows / kCodeWindows;
   constexpr int kParts = kPartialSums<S, kBits>;
   static_assert(kWindows % kCodeWindows == 0, "words of codes fill words of places");
   const Packed& k = p.kernel;
@@ -145,100 +153,127 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* place = k.indices + tile * k.index_bytes;
   const int8_t* x[kRows];
-  typename S::Floats y[kRows];
-  Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+  typename S::Floats y[kTiles][kRows];
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r].codes(k);
-    y[r] = S::ZeroFloats();
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP { y[t][r] = S::ZeroFloats(); });
   });
   const Bytes offset = S::Fill(Offset<S>(kBits));
   for (int64_t group = 0; group < k.groups; ++group) {
-    Sums sums[kRows][kParts];
-    Sums shift[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      for (auto& part : sums[r]) part = S::Zero();
-      shift[r] = S::Zero();
-    }
-    for (int64_t w = 0; w < words; ++w, place += kVectorBytes) {
-      const Bytes low = S::Load(place);
-      const Bytes high = S::template ShiftRight<4>(low);
-      Bytes fields[kWindows / kCodeWindows];
-      for (auto& field : fields) {
-        field = S::Load(word);
-        word += kVectorBytes;
-      }
-      Unroll<kWindows>([&](auto v) __attribute__((always_inline)) {
-        const auto index = Places<S, kPlaceBits, kN, v>(low, high);
-        const auto codes = Codes<S, kBits, v % kCodeWindows>(fields[v / kCodeWindows]);
-        Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-          const Bytes chosen = S::Lookup(S::Table(x[r] + kTableBytes * v), index);
-          Sums& sum = sums[r][v % kParts];
-          sum = DotCodes<S, kBits>(sum, codes, chosen);
-          if constexpr (Offset<S>(kBits) != 0) {
-            shift[r] = DotCodes<S, kBits>(shift[r], offset, chosen);
-          }
+    Sums sums[kTiles][kRows][kParts];
+    Sums shift[kTiles][kRows];
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+        Unroll<kParts>([&](auto i) GOSSAMER_STEP { sums[t][r][i] = S::Zero(); });
+        shift[t][r] = S::Zero();
+      });
+    });
+    for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
+      Bytes low[kTiles], high[kTiles], fields[kTiles][kWords];
+      Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+        low[t] = LoadStream<S>(place + t * k.index_bytes);
+        high[t] = S::template ShiftRight<4>(low[t]);
+        Unroll<kWords>([&](auto i) GOSSAMER_STEP {
+          fields[t][i] = LoadStream<S>(word + t * k.value_bytes + i * kVectorBytes);
         });
       });
-      Unroll<kRows>(
-          [&](auto r) __attribute__((always_inline)) { x[r] += kTableBytes * kWindows; });
+      Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
+        Bytes index[kTiles], codes[kTiles];
+        Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+          index[t] = Places<S, kPlaceBits, kN, v>(low[t], high[t]);
+          codes[t] = Codes<S, kBits, v % kCodeWindows>(fields[t][v / kCodeWindows]);
+        });
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          const Bytes table = S::Table(x[r] + kTableBytes * v);
+          Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+            const Bytes chosen = S::Lookup(table, index[t]);
+            Sums& sum = sums[t][r][v % kParts];
+            sum = DotCodes<S, kBits>(sum, codes[t], chosen);
+            shift[t][r] = DotCodes<S, kBits>(shift[t][r], offset, chosen);
+          });
+        });
+      });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += kTableBytes * kWindows; });
     }
-    const auto scales = LoadScales<S>(k, tile, group);
-    Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      const Sums total = S::Subtract(Combine<S, kBits>(sums[r]), shift[r]);
-      y[r] = S::AddFloats(y[r], S::MultiplyFloats(S::ToFloats(total), scales));
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+      const auto scales = LoadScales<S>(k, tile + t, group);
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+        const Sums total = S::Subtract(Combine<S, kBits>(sums[t][r]), shift[t][r]);
+        y[t][r] = S::AddFloats(y[t][r], S::MultiplyFloats(S::ToFloats(total), scales));
+      });
     });
   }
-  Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Finish<S>(p, first_row + r, tile + t, rows[r].scale(), y[t][r]);
+    });
   });
 }
 
 using TileFn = void (*)(const Product&, int64_t, int64_t, const Row*);
 
-template <class S, int kRows>
+template <class S, int kTiles, int kRows>
 TileFn FindDense(const Packed& k) {
   switch (k.bits) {
-    case 8: return DenseTile<S, 8, kRows>;
-    case 4: return DenseTile<S, 4, kRows>;
-    default: return DenseTile<S, 2, kRows>;
+    case 8: return DenseTile<S, 8, kTiles, kRows>;
+    case 4: return DenseTile<S, 4, kTiles, kRows>;
+    default: return DenseTile<S, 2, kTiles, kRows>;
   }
 }
 
-template <class S, int kPlaceBits, int kN, int kRows>
+template <class S, int kPlaceBits, int kN, int kTiles, int kRows>
 TileFn FindPlacesOf(const Packed& k) {
   switch (k.bits) {
-    case 8: return PlacesTile<S, 8, kPlaceBits, kN, kRows>;
-    case 4: return PlacesTile<S, 4, kPlaceBits, kN, kRows>;
+    case 8: return PlacesTile<S, 8, kPlaceBits, kN, kTiles, kRows>;
+    case 4: return PlacesTile<S, 4, kPlaceBits, kN, kTiles, kRows>;
     default:
-      if constexpr (kPlaceBits <= 2) return PlacesTile<S, 2, kPlaceBits, kN, kRows>;
+      if constexpr (kPlaceBits <= 2) return PlacesTile<S, 2, kPlaceBits, kN, kTiles, kRows>;
       return nullptr;
   }
 }
 
 // 1:2, 1:4, 2:4 and 4:16: tables of 16 activations hold what a window chooses from.
-template <class S, int kRows>
+template <class S, int kTiles, int kRows>
 TileFn FindPlaces(const Packed& k) {
-  if (k.m == 2) return FindPlacesOf<S, 1, 1, kRows>(k);
-  if (k.m == 16) return FindPlacesOf<S, 4, 4, kRows>(k);
-  return k.n == 1 ? FindPlacesOf<S, 2, 1, kRows>(k) : FindPlacesOf<S, 2, 2, kRows>(k);
+  if (k.m == 2) return FindPlacesOf<S, 1, 1, kTiles, kRows>(k);
+  if (k.m == 16) return FindPlacesOf<S, 4, 4, kTiles, kRows>(k);
+  return k.n == 1 ? FindPlacesOf<S, 2, 1, kTiles, kRows>(k)
+                  : FindPlacesOf<S, 2, 2, kTiles, kRows>(k);
 }
 
-template <class S, int kRows>
-TileFn FindTile(const Product& p) {
-  return p.method() == Method::kDense ? FindDense<S, kRows>(p.kernel)
-                                      : FindPlaces<S, kRows>(p.kernel);
+// Tiles at once and rows at once: for one row as many tiles as registers hold.
+template <class S>
+struct FewTiles {
+  int64_t tiles;
+  TileFn one_row, four_rows;
+};
+
+template <class S>
+FewTiles<S> FindTiles(const Product& p, bool several) {
+  const Packed& k = p.kernel;
+  if (p.method() == Method::kDense) {
+    if (several) return {S::kDenseTiles, FindDense<S, S::kDenseTiles, 1>(k), nullptr};
+    return {1, FindDense<S, 1, 1>(k), FindDense<S, 1, 4>(k)};
+  }
+  if (several) return {S::kPlacesTiles, FindPlaces<S, S::kPlacesTiles, 1>(k), nullptr};
+  return {1, FindPlaces<S, 1, 1>(k), FindPlaces<S, 1, 4>(k)};
 }
 
 // Few rows: a tile's words are read once from memory, then again for every four rows from cache.
 template <class S>
 void MultiplyFew(const Product& p, const uint8_t* prepared, int64_t first, int64_t last) {
   const int64_t row_bytes = p.row_bytes();
-  const TileFn four = FindTile<S, 4>(p), one = FindTile<S, 1>(p);
+  const auto single = FindTiles<S>(p, false), several = FindTiles<S>(p, true);
   Row rows[kFewRows];
   for (int64_t r = 0; r < p.rows; ++r) rows[r].at = prepared + r * row_bytes;
-  for (int64_t tile = first; tile < last; ++tile) {
+  int64_t tile = first;
+  if (p.rows == 1) {
+    for (; tile + several.tiles <= last; tile += several.tiles) several.one_row(p, tile, 0, rows);
+  }
+  for (; tile < last; ++tile) {
     int64_t r = 0;
-    for (; r + 4 <= p.rows; r += 4) four(p, tile, r, rows + r);
-    for (; r < p.rows; ++r) one(p, tile, r, rows + r);
+    for (; r + 4 <= p.rows; r += 4) single.four_rows(p, tile, r, rows + r);
+    for (; r < p.rows; ++r) single.one_row(p, tile, r, rows + r);
   }
 }
 
@@ -252,40 +287,40 @@ void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, const Row*
   const int64_t tile_bytes = PanelWindows(k) * kVectorBytes;
   const Sums offset = S::FillSums(Offset<S>(k.bits));
   const int8_t* x[kRows];
-  for (int r = 0; r < kRows; ++r) x[r] = rows[r].codes(k);
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] = rows[r].codes(k); });
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums part[kTiles][kRows];
-    for (int t = 0; t < kTiles; ++t) {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       Sums shift = offset;
       if (k.zeros != nullptr) {
         shift = S::Add(shift, S::Widen(k.zeros + ((tile + t) * k.groups + group) * kLanes));
       }
-      for (int r = 0; r < kRows; ++r) {
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
         const Sums sum = S::FillSums(rows[r].sums()[group]);
         part[t][r] = S::Subtract(S::Zero(), S::Multiply(shift, sum));
-      }
-    }
+      });
+    });
     for (int64_t w = 0; w < windows; ++w, panel += kVectorBytes) {
       typename S::Bytes codes[kTiles];
-      for (int t = 0; t < kTiles; ++t) codes[t] = S::Load(panel + t * tile_bytes);
-      Unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+      Unroll<kTiles>([&](auto t) GOSSAMER_STEP { codes[t] = S::Load(panel + t * tile_bytes); });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
         const auto four = S::Window(x[r]);
         x[r] += 4;
-        for (int t = 0; t < kTiles; ++t) {
+        Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
           part[t][r] = kSmall ? S::DotSmall(part[t][r], codes[t], four)
                               : S::Dot(part[t][r], codes[t], four);
-        }
+        });
       });
     }
-    for (int t = 0; t < kTiles; ++t) {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       const auto scales = LoadScales<S>(k, tile + t, group);
-      for (int r = 0; r < kRows; ++r) {
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
         float* at = sums + (r * kTiles + t) * kLanes;
         const auto scaled = S::MultiplyFloats(S::ToFloats(part[t][r]), scales);
         S::StoreFloats(at, group == 0 ? S::AddFloats(S::ZeroFloats(), scaled)
                                       : S::AddFloats(S::LoadFloats(at), scaled));
-      }
-    }
+      });
+    });
   }
 }
 
@@ -297,12 +332,12 @@ void PanelRows(const Product& p, int64_t tile, const uint8_t* panel, int64_t fir
   } else {
     PanelBlock<S, kTiles, kRows, true>(p, tile, panel, rows, sums);
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kTiles; ++t) {
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       Finish<S>(p, first_row + r, tile + t, rows[r].scale(),
                 S::LoadFloats(sums + (r * kTiles + t) * kLanes));
-    }
-  }
+    });
+  });
 }
 
 template <class S, int kTiles>
@@ -311,14 +346,14 @@ void MultiplyPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint
   const int64_t tile_bytes = PanelWindows(p.kernel) * kVectorBytes;
   float* sums = reinterpret_cast<float*>(scratch + kTiles * tile_bytes);
   uint8_t* rest = scratch + kTiles * tile_bytes + kPanelSums;
-  for (int t = 0; t < kTiles; ++t) {
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
     UnpackTile<S>(p.kernel, tile + t, scratch + t * tile_bytes, rest);
-  }
+  });
   const int64_t row_bytes = p.row_bytes();
   Row rows[kRows];
   int64_t r = 0;
   for (; r + kRows <= p.rows; r += kRows) {
-    for (int i = 0; i < kRows; ++i) rows[i].at = prepared + (r + i) * row_bytes;
+    Unroll<kRows>([&](auto i) GOSSAMER_STEP { rows[i].at = prepared + (r + i) * row_bytes; });
     PanelRows<S, kTiles, kRows>(p, tile, scratch, r, rows, sums);
   }
   for (; r < p.rows; ++r) {

@@ -9,19 +9,19 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-bool PowerOfTwoBits(int bits) { return bits == 2 || bits == 4 || bits == 8; }
+bool PowerOfTwo(int bits) { return bits > 0 && (bits & (bits - 1)) == 0; }
 
 }  // namespace
 
 Method Product::method() const {
   const Packed& k = kernel;
-  if (rows > kFewRows || !PowerOfTwoBits(k.bits)) return Method::kPanel;
+  if (rows > kFewRows || !PowerOfTwo(k.bits)) return Method::kPanel;
   const int64_t kept_in_group = k.group_size() / k.m * k.n;
   if (!k.sparse()) {
     return kept_in_group % (32 / k.bits) == 0 ? Method::kDense : Method::kPanel;
   }
   const int place_bits = k.place_bits();
-  const bool looked_up = PowerOfTwoBits(place_bits) && k.group_size() % k.m == 0 && 4 % k.n == 0 &&
+  const bool looked_up = PowerOfTwo(place_bits) && k.group_size() % k.m == 0 && 4 % k.n == 0 &&
                          WindowSpan(k) <= kTableBytes;
   const int64_t step = looked_up ? PlacesInWord(k) : 0;
   const bool whole = looked_up && kept_in_group % step == 0 && step % (32 / k.bits) == 0;
@@ -33,7 +33,7 @@ int64_t Product::row_bytes() const {
   if (floats()) return RoundUp(PanelWindows(k) * 4 * 4, kVectorBytes);
   int64_t codes = PanelWindows(k) * 4;
   if (method() == Method::kDense) codes = k.in;
-  if (method() == Method::kPlaces) codes = k.kept() / 4 * kTableBytes + k.in;
+  if (method() == Method::kPlaces) codes = k.kept() / 4 * kTableBytes + k.in + kTableBytes;
   return RoundUp(kRowHeader + k.groups * 4, kVectorBytes) + RoundUp(codes, kVectorBytes);
 }
 

@@ -65,25 +65,33 @@ inline void SpreadGroups(int8_t* codes, const Packed& k) {
   }
 }
 
-inline void SumGroups(const int8_t* codes, int64_t room, int64_t groups, int32_t* sums) {
-  for (int64_t g = 0; g < groups; ++g) {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < room; ++i) sum += codes[g * room + i];
+template <class S>
+void SumGroups(const int8_t* codes, int64_t room, int64_t groups, int32_t* sums) {
+  const auto ones = S::Fill(1);
+  for (int64_t g = 0; g < groups; ++g, codes += room) {
+    auto lanes = S::Zero();
+    int64_t i = 0;
+    for (; i + kVectorBytes <= room; i += kVectorBytes) {
+      lanes = S::DotSmall(lanes, ones, S::Load(reinterpret_cast<const uint8_t*>(codes + i)));
+    }
+    int32_t sum = S::SumOf(lanes);
+    for (; i < room; ++i) sum += codes[i];
     sums[g] = sum;
   }
 }
 
-// A table of 16 codes for each window of four kept ones. In odd windows, whose places are used
-// where they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
+// A table of 16 codes for each window of four kept ones, of which it needs the first `span`. In odd
+// windows, whose places are used where they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
 inline void WriteTables(const int8_t* codes, const Packed& k, int8_t* tables) {
-  const int64_t span = WindowSpan(k);
+  using Sixteen = uint8_t __attribute__((vector_size(16)));
+  const Sixteen turned = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  const int64_t span = WindowSpan(k), windows = k.kept() / 4;
   const bool in_place = k.place_bits() == 2;
-  for (int64_t w = 0; w < k.kept() / 4; ++w, tables += kTableBytes) {
-    int8_t table[kTableBytes] = {};
-    __builtin_memcpy(table, codes + w * span, span);
-    for (int i = 0; i < kTableBytes; ++i) {
-      tables[i] = in_place && w % 2 ? table[i % 4 * 4 + i / 4] : table[i];
-    }
+  for (int64_t w = 0; w < windows; ++w, codes += span, tables += kTableBytes) {
+    Sixteen table;
+    __builtin_memcpy(&table, codes, sizeof table);
+    if (in_place && w % 2) table = __builtin_shuffle(table, turned);
+    __builtin_memcpy(tables, &table, sizeof table);
   }
 }
 
@@ -125,7 +133,7 @@ void Prepare(const Product& p, int64_t row, uint8_t* prepared) {
   *scale = QuantizeRow<S>(x, p.real, k.in, p.activation_bits, codes);
   if (method == Method::kPanel) SpreadGroups(codes, k);
   const int64_t room = method == Method::kPanel ? PanelWindowsInGroup(k) * 4 : k.group_size();
-  SumGroups(codes, room, k.groups, sums);
+  SumGroups<S>(codes, room, k.groups, sums);
 }
 
 }  // namespace

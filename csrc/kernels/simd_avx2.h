@@ -22,6 +22,7 @@ struct Avx2 {
   static constexpr bool kAnyByte = false;
 #endif
   static constexpr int kByteOffset = 128;
+  static constexpr int kDenseTiles = 2, kPlacesTiles = 1;  // at once for one row
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
 
   static __m256i Get(const void* from) {
@@ -119,6 +120,13 @@ struct Avx2 {
   }
   static Sums ShiftSums(Sums v, int bits) {
     return {_mm256_srai_epi32(v.a, bits), _mm256_srai_epi32(v.b, bits)};
+  }
+  static int32_t SumOf(Sums v) {
+    int32_t eight[8];
+    Put(eight, _mm256_add_epi32(v.a, v.b));
+    int32_t sum = 0;
+    for (int32_t value : eight) sum += value;
+    return sum;
   }
   static Sums Widen(const int8_t* sixteen) {
     const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen));

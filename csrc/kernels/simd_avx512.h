@@ -16,6 +16,7 @@ struct Avx512 {
   static constexpr bool kAnyByte = true;
   // What is added to codes of 8 bits to make them the bytes that `Dot` takes.
   static constexpr int kByteOffset = 128;
+  static constexpr int kDenseTiles = 4, kPlacesTiles = 2;  // at once for one row
   static constexpr int kPanelRows = 6;  // as many sums as registers hold beside codes
 
   static Bytes Load(const uint8_t* from) { return _mm512_loadu_si512(from); }
@@ -67,6 +68,7 @@ struct Avx512 {
   static Sums Subtract(Sums a, Sums b) { return _mm512_sub_epi32(a, b); }
   static Sums Multiply(Sums a, Sums b) { return _mm512_mullo_epi32(a, b); }
   static Sums ShiftSums(Sums v, int bits) { return _mm512_srai_epi32(v, bits); }
+  static int32_t SumOf(Sums v) { return _mm512_reduce_add_epi32(v); }
   static Sums Widen(const int8_t* sixteen) {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
   }

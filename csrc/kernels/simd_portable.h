@@ -19,6 +19,7 @@ struct Portable {
   };
   static constexpr bool kAnyByte = true;
   static constexpr int kByteOffset = 128;
+  static constexpr int kDenseTiles = 1, kPlacesTiles = 1;  // at once for one row
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
 
   static Bytes Load(const uint8_t* from) {
@@ -113,6 +114,11 @@ struct Portable {
   static Sums ShiftSums(Sums v, int bits) {
     for (int32_t& s : v.v) s >>= bits;
     return v;
+  }
+  static int32_t SumOf(Sums v) {
+    int32_t sum = 0;
+    for (int32_t value : v.v) sum += value;
+    return sum;
   }
   static Sums Widen(const int8_t* sixteen) {
     Sums r;

@@ -7,6 +7,7 @@
 #include "packed.h"
 #include "product.h"
 #include "scalars.h"
+#include "unpack-inl.h"
 
 namespace gossamer {
 namespace {
@@ -35,6 +36,26 @@ GOSSAMER_INLINE typename S::Floats LoadScales(const Packed& k, int64_t tile, int
   float scales[kLanes];
   for (int i = 0; i < kLanes; ++i) scales[i] = ByteScale(stored[i], k.scale_type);
   return S::LoadFloats(scales);
+}
+
+// What is taken off the bytes of a group: the offset, and zero points where there are any.
+template <class S>
+GOSSAMER_INLINE typename S::Sums GroupShift(const Packed& k, int64_t tile, int64_t group) {
+  const auto offset = S::FillSums(Offset<S>(k.bits));
+  if (k.zeros == nullptr) return offset;
+  return S::Add(offset, S::Widen(k.zeros + (tile * k.groups + group) * kLanes));
+}
+
+// Bytes ahead of what is read. Tried on one core of a Zen 5 and a matrix in memory: 0, 30 GB/s of 40;
+// 512, 25; 1024, 33; 2048 and 4096, 32 to 39.
+constexpr int64_t kAhead = 2048;
+
+// Reads a vector of weights, and asks for what comes later: processors prefetch too little by
+// themselves to keep a core's share of the memory busy.
+template <class S>
+GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from) {
+  __builtin_prefetch(from + kAhead);
+  return S::Load(from);
 }
 
 // Writes the lanes of a tile that are outputs.
