@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "attention.h"
 #include "packed.h"
 
 namespace gossamer {
@@ -59,6 +60,8 @@ struct Target {
   // `scratch` p.scratch_bytes(), both at multiples of 64.
   void (*multiply)(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
                    uint8_t* scratch);
+  // Computes head groups [first, last) of batch * kv_heads; `scratch` at a multiple of 64.
+  void (*attend)(const Attention& a, int64_t first, int64_t last, uint8_t* scratch);
 };
 
 // The fastest target that this processor runs, or the one named; nullptr if it cannot run that.

@@ -6,6 +6,7 @@
 #include "packed.h"
 #include "prepared.h"
 #include "product.h"
+#include "scalars.h"
 
 namespace gossamer {
 namespace {
@@ -25,14 +26,6 @@ typename S::Floats LoadReals(const void* values, Real real, int64_t index, int64
   uint16_t rest[kLanes] = {};
   __builtin_memcpy(rest, from, (size - index) * sizeof(uint16_t));
   return S::LoadBfloat16(rest);
-}
-
-// absmax / qmax; 1 below the normal numbers; NaN stays, so that it reaches the result.
-inline float ActivationScale(float absmax, int qmax) {
-  constexpr float kSmallestNormal = 1.17549435e-38f;
-  const float scale = absmax * (1.0f / static_cast<float>(qmax));
-  if (scale < kSmallestNormal) return 1.0f;
-  return scale > 1.0f / kSmallestNormal ? 1.0f / kSmallestNormal : scale;
 }
 
 // Writes `size` codes, and zeros up to a multiple of 16; gives the scale.

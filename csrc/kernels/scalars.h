@@ -22,6 +22,14 @@ inline uint16_t ToBfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// absmax / qmax; 1 below the normal numbers; NaN stays, so that it reaches the result.
+inline float ActivationScale(float absmax, int qmax) {
+  constexpr float kSmallestNormal = 1.17549435e-38f;
+  const float scale = absmax * (1.0f / static_cast<float>(qmax));
+  if (scale < kSmallestNormal) return 1.0f;
+  return scale > 1.0f / kSmallestNormal ? 1.0f / kSmallestNormal : scale;
+}
+
 // E8M0: a power of two. E4M3: sign, 4 bits of exponent with bias 7, 3 of mantissa, no infinities.
 inline float ByteScale(uint8_t stored, ScaleType type) {
   if (type == ScaleType::kE8m0) return FromBits(uint32_t{stored} << 23);

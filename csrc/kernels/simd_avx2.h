@@ -165,6 +165,38 @@ struct Avx2 {
   static Floats FusedAdd(Floats sum, Floats a, Floats b) {
     return {_mm256_fmadd_ps(a.a, b.a, sum.a), _mm256_fmadd_ps(a.b, b.b, sum.b)};
   }
+  static Floats SubtractFloats(Floats a, Floats b) {
+    return {_mm256_sub_ps(a.a, b.a), _mm256_sub_ps(a.b, b.b)};
+  }
+  // e^x for x <= 0, to 2 units in the last place; Cephes' polynomial. NaN stays.
+  static __m256 ExpHalf(__m256 x) {
+    const __m256 least = _mm256_set1_ps(-87.0f);
+    const __m256 near = _mm256_max_ps(least, x);
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(near, _mm256_set1_ps(1.44269504f)), 8);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), near);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
+                    5.0000001201e-1f}) {
+      p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+    }
+    p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+    const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, least, _CMP_LT_OQ), p);
+  }
+  static Floats Exp(Floats x) { return {ExpHalf(x.a), ExpHalf(x.b)}; }
+  // The sums of sixteen vectors, one a lane.
+  static Floats SumsOf(const Floats (&v)[16]) {
+    float sums[16];
+    for (int i = 0; i < 16; ++i) {
+      float eight[8];
+      _mm256_storeu_ps(eight, _mm256_add_ps(v[i].a, v[i].b));
+      sums[i] = 0;
+      for (float value : eight) sums[i] += value;
+    }
+    return LoadFloats(sums);
+  }
   static Floats MultiplyFloats(Floats a, Floats b) {
     return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)};
   }

@@ -109,6 +109,45 @@ struct Avx512 {
   static Floats ToFloats(Sums v) { return _mm512_cvtepi32_ps(v); }
   static Floats AddFloats(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   static Floats FusedAdd(Floats sum, Floats a, Floats b) { return _mm512_fmadd_ps(a, b, sum); }
+  static Floats SubtractFloats(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+  // e^x for x <= 0, to 2 units in the last place; Cephes' polynomial. NaN stays.
+  static Floats Exp(Floats x) {
+    const __m512 near = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(near, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), near);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
+                    5.0000001201e-1f}) {
+      p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    }
+    p = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+  }
+  // The sums of sixteen vectors, one a lane: four steps, each adds halves of pairs.
+  static Floats SumsOf(const Floats (&v)[16]) {
+    __m512 a[8], b[4], c[2];
+    const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    const __m512i high =
+        _mm512_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    for (int i = 0; i < 8; ++i) {
+      a[i] = _mm512_add_ps(_mm512_permutex2var_ps(v[i], low, v[i + 8]),
+                           _mm512_permutex2var_ps(v[i], high, v[i + 8]));
+    }
+    for (int i = 0; i < 4; ++i) {
+      b[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 4], 0x88),
+                           _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd));
+    }
+    for (int i = 0; i < 2; ++i) {
+      c[i] = _mm512_add_ps(_mm512_shuffle_ps(b[i], b[i + 2], 0x44),
+                           _mm512_shuffle_ps(b[i], b[i + 2], 0xee));
+    }
+    const __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88),
+                                      _mm512_shuffle_ps(c[0], c[1], 0xdd));
+    const __m512i order =
+        _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+    return _mm512_permutexvar_ps(order, sums);
+  }
   static Floats MultiplyFloats(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   // Sizes are compared as integers, so that a NaN is the largest and is not lost.
   static Sums MaxAbs(Sums a, Floats b) {

@@ -170,6 +170,23 @@ struct Portable {
     for (int i = 0; i < 16; ++i) sum.v[i] += a.v[i] * b.v[i];
     return sum;
   }
+  static Floats SubtractFloats(Floats a, Floats b) {
+    for (int i = 0; i < 16; ++i) a.v[i] -= b.v[i];
+    return a;
+  }
+  static Floats Exp(Floats x) {
+    for (float& f : x.v) f = std::exp(f);
+    return x;
+  }
+  // The sums of sixteen vectors, one a lane.
+  static Floats SumsOf(const Floats (&v)[16]) {
+    Floats r;
+    for (int i = 0; i < 16; ++i) {
+      r.v[i] = 0;
+      for (float value : v[i].v) r.v[i] += value;
+    }
+    return r;
+  }
   static Floats MultiplyFloats(Floats a, Floats b) {
     for (int i = 0; i < 16; ++i) a.v[i] *= b.v[i];
     return a;

@@ -1,3 +1,4 @@
+#include "attention-inl.h"
 #include "product-inl.h"
 #include "simd_avx2.h"
 #include "target.h"
@@ -11,6 +12,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2 = {"avx2", Runs, Prepare<Avx2>, Multiply<Avx2>};
+const Target kAvx2 = {"avx2", Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
 
 }  // namespace gossamer

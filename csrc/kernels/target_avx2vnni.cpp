@@ -1,6 +1,7 @@
 #define GOSSAMER_VNNI
 #include <cpuid.h>
 
+#include "attention-inl.h"
 #include "product-inl.h"
 #include "simd_avx2.h"
 #include "target.h"
@@ -20,6 +21,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2Vnni = {"avx2vnni", Runs, Prepare<Avx2>, Multiply<Avx2>};
+const Target kAvx2Vnni = {"avx2vnni", Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
 
 }  // namespace gossamer

@@ -1,3 +1,4 @@
+#include "attention-inl.h"
 #include "product-inl.h"
 #include "simd_avx512.h"
 #include "target.h"
@@ -13,6 +14,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx512 = {"avx512", Runs, Prepare<Avx512>, Multiply<Avx512>};
+const Target kAvx512 = {"avx512", Runs, Prepare<Avx512>, Multiply<Avx512>, Attend<Avx512>};
 
 }  // namespace gossamer

@@ -1,3 +1,4 @@
+#include "attention-inl.h"
 #include "product-inl.h"
 #include "simd_portable.h"
 #include "target.h"
@@ -11,6 +12,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Runs, Prepare<Portable>, Multiply<Portable>};
+const Target kPortable = {"portable", Runs, Prepare<Portable>, Multiply<Portable>, Attend<Portable>};
 
 }  // namespace gossamer

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from gossamer.nn.attention import KeyValueCache
+from gossamer.nn.attention import CacheType, KeyValueCache
 from gossamer.nn.linear import Embedding, Linear
 from gossamer.nn.norms import LayerNorm, RMSNorm
 
@@ -88,11 +88,13 @@ class Decoder(nnx.Module):
         """The hidden states that enter the first block."""
         raise NotImplementedError
 
-    def empty_cache(self, batch_size: int, max_tokens: int) -> Cache:
+    def empty_cache(
+        self, batch_size: int, max_tokens: int, dtype: CacheType = "float32"
+    ) -> Cache:
         """Room for `max_tokens` tokens of `batch_size` sequences."""
         sizes = {"num_kv_heads": self.config.num_kv_heads, "head_dim": self.config.head_dim}
         return [
-            KeyValueCache.empty(batch_size=batch_size, max_tokens=max_tokens, **sizes)
+            KeyValueCache.empty(batch_size=batch_size, max_tokens=max_tokens, dtype=dtype, **sizes)
             for _ in range(self.config.num_layers)
         ]
 
