@@ -65,9 +65,9 @@ GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums])
 template <class S, int kBits>
 constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
 
-// Dense codes of 8, 4 or 2 bits, groups of whole words. Several tiles at once keep as many sums going
-// as products take to finish, and share what they read of x.
-template <class S, int kBits, int kTiles, int kRows>
+// Dense codes of 8, 4 or 2 bits, groups of whole words. Words take turns at kTurns sums and several
+// tiles may go at once, so that as many sums are on their way as products take to finish.
+template <class S, int kBits, int kTiles, int kRows, int kTurns>
 void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Sums = typename S::Sums;
   constexpr int kWindows = 8 / kBits;  // of a word
@@ -75,6 +75,7 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / (4 * kWindows);  // of a group
   const uint8_t* word = k.values + tile * k.value_bytes;
+  const int64_t ahead = Ahead(k.value_bytes, kTiles);
   const int8_t* x[kRows];
   typename S::Floats y[kTiles][kRows];
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -82,32 +83,45 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
     Unroll<kTiles>([&](auto t) GOSSAMER_STEP { y[t][r] = S::ZeroFloats(); });
   });
   for (int64_t group = 0; group < k.groups; ++group) {
-    Sums sums[kTiles][kRows][kParts];
-    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-        Unroll<kParts>([&](auto i) GOSSAMER_STEP { sums[t][r][i] = S::Zero(); });
+    Sums sums[kTurns][kTiles][kRows][kParts];
+    Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
+      Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          Unroll<kParts>([&](auto i) GOSSAMER_STEP { sums[u][t][r][i] = S::Zero(); });
+        });
       });
     });
-    for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
-      typename S::Bytes fields[kTiles];
-      Unroll<kTiles>([&](auto t) GOSSAMER_STEP { fields[t] = LoadStream<S>(word + t * k.value_bytes); });
-      Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
-        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-          const auto four = S::Window(x[r] + 4 * v);
-          Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-            Sums& sum = sums[t][r][v % kParts];
-            sum = DotCodes<S, kBits>(sum, Codes<S, kBits, v>(fields[t]), four);
+    for (int64_t w = 0; w < words; w += kTurns, word += kTurns * kVectorBytes) {
+      Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
+        typename S::Bytes fields[kTiles];
+        Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+          fields[t] = LoadStream<S>(word + t * k.value_bytes + u * kVectorBytes, ahead);
+        });
+        Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
+          Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+            const auto four = S::Window(x[r] + 4 * (kWindows * u + v));
+            Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+              Sums& sum = sums[u][t][r][v % kParts];
+              sum = DotCodes<S, kBits>(sum, Codes<S, kBits, v>(fields[t]), four);
+            });
           });
         });
       });
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += 4 * kWindows; });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += 4 * kWindows * kTurns; });
     }
     Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+      Unroll<kTurns - 1>([&](auto u) GOSSAMER_STEP {
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          Unroll<kParts>([&](auto i) GOSSAMER_STEP {
+            sums[0][t][r][i] = S::Add(sums[0][t][r][i], sums[u + 1][t][r][i]);
+          });
+        });
+      });
       const auto scales = LoadScales<S>(k, tile + t, group);
       const Sums offset = GroupShift<S>(k, tile + t, group);
       Unroll<kRows>([&](auto r) GOSSAMER_STEP {
         const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
-        const Sums total = S::Subtract(Combine<S, kBits>(sums[t][r]), shift);
+        const Sums total = S::Subtract(Combine<S, kBits>(sums[0][t][r]), shift);
         y[t][r] = S::AddFloats(y[t][r], S::MultiplyFloats(S::ToFloats(total), scales));
       });
     });
@@ -151,7 +165,9 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / k.m * k.n / (4 * kWindows);
   const uint8_t* word = k.values + tile * k.value_bytes;
+  const int64_t ahead = Ahead(k.value_bytes, kTiles);
   const uint8_t* place = k.indices + tile * k.index_bytes;
+  const int64_t places_ahead = Ahead(k.index_bytes, kTiles);
   const int8_t* x[kRows];
   typename S::Floats y[kTiles][kRows];
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -171,10 +187,10 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
       Bytes low[kTiles], high[kTiles], fields[kTiles][kWords];
       Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-        low[t] = LoadStream<S>(place + t * k.index_bytes);
+        low[t] = LoadStream<S>(place + t * k.index_bytes, places_ahead);
         high[t] = S::template ShiftRight<4>(low[t]);
         Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-          fields[t][i] = LoadStream<S>(word + t * k.value_bytes + i * kVectorBytes);
+          fields[t][i] = LoadStream<S>(word + t * k.value_bytes + i * kVectorBytes, ahead);
         });
       });
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
@@ -212,13 +228,22 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
 
 using TileFn = void (*)(const Product&, int64_t, int64_t, const Row*);
 
+template <class S, int kTiles, int kRows, int kTurns>
+TileFn FindDenseOf(const Packed& k) {
+  switch (k.bits) {
+    case 8: return DenseTile<S, 8, kTiles, kRows, kTurns>;
+    case 4: return DenseTile<S, 4, kTiles, kRows, kTurns>;
+    default: return DenseTile<S, 2, kTiles, kRows, kTurns>;
+  }
+}
+
 template <class S, int kTiles, int kRows>
 TileFn FindDense(const Packed& k) {
-  switch (k.bits) {
-    case 8: return DenseTile<S, 8, kTiles, kRows>;
-    case 4: return DenseTile<S, 4, kTiles, kRows>;
-    default: return DenseTile<S, 2, kTiles, kRows>;
+  const int64_t words = k.group_size() * k.bits / 32;
+  if (kRows == 1 && words % S::kDenseTurns == 0) {
+    return FindDenseOf<S, kTiles, kRows, kRows == 1 ? S::kDenseTurns : 1>(k);
   }
+  return FindDenseOf<S, kTiles, kRows, 1>(k);
 }
 
 template <class S, int kPlaceBits, int kN, int kTiles, int kRows>

@@ -19,7 +19,7 @@ struct Portable {
   };
   static constexpr bool kAnyByte = true;
   static constexpr int kByteOffset = 128;
-  static constexpr int kDenseTiles = 1, kPlacesTiles = 1;  // at once for one row
+  static constexpr int kDenseTiles = 1, kDenseTurns = 1, kPlacesTiles = 1;  // at once for one row
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
 
   static Bytes Load(const uint8_t* from) {
