@@ -13,6 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("weights", "plots"),
     ("sparsity", "quantization"),
     ("recipe",),
+    ("kernels",),
     ("packing",),
     ("nn",),
     ("models", "data"),

@@ -9,7 +9,8 @@ A plain array multiplies plainly. Anything else answers for itself: this module 
 ours, and models never ask which type they hold.
 """
 
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,15 @@ class Weight(Protocol):
         ...
 
 
+@runtime_checkable
+class Joinable(Weight, Protocol):
+    """A weight that others of its class can be laid beside; not every weight need be."""
+
+    def beside(self, others: Sequence[Any], /) -> Weight | None:
+        """One weight with the outputs of all, in order; None where they are not stored alike."""
+        ...
+
+
 Kernel: TypeAlias = jax.Array | np.ndarray | Weight
 
 
@@ -83,6 +93,23 @@ def take(w: Kernel, indices: Int[Array, "*batch"]) -> Float[Array, "*batch in"]:
     if isinstance(w, jax.Array | np.ndarray):
         return jnp.moveaxis(jnp.take(w, indices, axis=1), 0, -1)
     return w.take(indices)
+
+
+def beside(kernels: Sequence[Kernel]) -> Kernel | None:
+    """Lays kernels `[in, out_i]` side by side, so that one product does for all that share `x`.
+
+    None where they are not stored alike: then each multiplies for itself.
+
+    Example:
+        >>> beside([jnp.array([[1.0]]), jnp.array([[2.0, 3.0]])])
+        Array([[1., 2., 3.]], dtype=float32)
+    """
+    first, *others = kernels
+    if all(isinstance(kernel, jax.Array | np.ndarray) for kernel in kernels):
+        return jnp.concatenate(kernels, axis=-1)
+    if isinstance(first, Joinable) and all(type(other) is type(first) for other in others):
+        return first.beside(others)
+    return None
 
 
 def materialize(w: Kernel) -> jax.Array:

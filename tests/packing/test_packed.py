@@ -65,12 +65,13 @@ def test_dot_is_differentiable_in_x(kind):
 
 @pytest.mark.parametrize("format", [INT4, ASYMMETRIC], ids=str)
 @pytest.mark.parametrize("rows", [1, 20])
-def test_integer_products_equal_those_of_quantized_bit_for_bit(format, rows):
+def test_integer_products_equal_those_of_quantized_but_for_the_rounding_of_sums(format, rows):
     codes = format.encode(jax.random.normal(jax.random.key(0), SHAPE))
     x = jax.random.normal(jax.random.key(1), (rows, SHAPE[0]))
     want = jax.jit(Quantized.dot)(Quantized(codes, format, Int(8)), x)
     packed = pack(codes, format, activations=Int(8))
-    np.testing.assert_array_equal(jax.jit(Packed.dot)(packed, x), want)
+    # Integers are exact; each of 4 groups, of at most 100, is rounded 3 times on either side.
+    np.testing.assert_allclose(jax.jit(Packed.dot)(packed, x), want, rtol=0, atol=24 * 100 * 2**-24)
 
 
 @each_kind

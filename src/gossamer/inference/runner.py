@@ -1,11 +1,8 @@
 """A model ready to read a prompt and to give token after token, with what it has seen in a cache.
 
-Every block has its own weights and all run through one compiled function.
-
-Tried: the whole step as one program. SmolLM2 (30 blocks) on two cores, in turns with this: dense it
-compiles in 4.5 s of processor time instead of 1.7 and a step takes 39.8 ms instead of 40.0; as 2:4
-int4 it compiles in 9.6 s instead of 3.6 and a step takes 190 ms instead of 136 (10th percentiles of
-38 steps). Native kernels, which read 50 MB in some 3 ms, have to decide this anew.
+A prompt goes through a block at a time: every block has its own weights and all run through one
+compiled function. A step is one program of all blocks, since calling thirty takes longer than what
+they do; products that share an input are one, and the cache is updated in place.
 """
 
 import dataclasses
@@ -19,8 +16,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from gossamer.kernels.attention import CachePlanes
 from gossamer.loading import Checkpoint
-from gossamer.models import Cache, build_block, build_ends
+from gossamer.models import Block, Cache, build_block, build_ends
 from gossamer.nn.attention import KeyValueCache
 
 _LEAST_LENGTH = 16
@@ -50,9 +48,11 @@ class Runner:
         self.config = config
         self._ends = _take_apart(build_ends(config, checkpoint.read))
         self._blocks = [
-            _take_apart(build_block(config, checkpoint.read, index))
+            _take_apart(_fused(build_block(config, checkpoint.read, index)))
             for index in range(config.num_layers)
         ]
+        self._frames = _frames(self._ends[0], tuple(frame for frame, _ in self._blocks))
+        self._weights = [self._ends[1], *(weights for _, weights in self._blocks)]
 
     def prefill(self, prompt: Sequence[int], tokens: int) -> tuple[Float[Array, " V"], Cache]:
         """Reads a prompt.
@@ -84,27 +84,25 @@ class Runner:
         The cache must have room for it: the caller counts.
         """
         # Every layer has seen the same tokens; a model without layers has no use for positions.
-        start = cache[0].length if cache else jnp.int32(0)
-        hidden = _embed(*self._ends, token[None, None], start)
-        added: Cache = []
-        for (frame, weights), layer in zip(self._blocks, cache, strict=True):
-            hidden, layer = _run_block(frame, weights, hidden, layer)
-            added.append(layer)
-        return _next_logits(*self._ends, hidden, jnp.int32(0)), added
+        length = cache[0].length if cache else jnp.int32(0)
+        planes = [layer.planes for layer in cache]
+        logits, planes, length = _step(self._frames, self._weights, token, planes, length)
+        return logits, [KeyValueCache.of(layer, length) for layer in planes]
 
     def compile(self, prompt_tokens: int, tokens: int) -> None:
         """Compiles what `prefill` and `step` need for these lengths, so that they can be timed.
 
-        Puts zeros through the ends and through one block of each kind.
+        Puts zeros through one block of each kind, and through a step.
         """
         length, room = self._lengths(prompt_tokens, tokens)
         kinds = {_kind(*block): block for block in self._blocks}
-        for count, size in ((length, length), (1, room)):
-            hidden = _embed(*self._ends, jnp.zeros((1, count), jnp.int32), jnp.int32(0))
-            for frame, weights in kinds.values():
-                hidden, _ = _run_block(frame, weights, hidden, self._empty(size))
-            jax.block_until_ready(_next_logits(*self._ends, hidden, jnp.int32(0)))
+        hidden = _embed(*self._ends, jnp.zeros((1, length), jnp.int32), jnp.int32(0))
+        for frame, weights in kinds.values():
+            hidden, _ = _run_block(frame, weights, hidden, self._empty(length))
+        _next_logits(*self._ends, hidden, jnp.int32(0))
         _trim(self._empty(length), jnp.int32(0), room)
+        logits, _ = self.step(jnp.int32(0), [self._empty(room) for _ in self._blocks])
+        jax.block_until_ready(logits)
 
     def _lengths(self, prompt_tokens: int, tokens: int) -> tuple[int, int]:
         limit = self.config.max_positions
@@ -138,6 +136,22 @@ class _Frame:
 _frame = functools.cache(_Frame)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Frames:
+    """A whole model without its weights; equal ones are one object too."""
+
+    ends: _Frame
+    blocks: tuple[_Frame, ...]
+
+
+_frames = functools.cache(_Frames)
+
+
+def _fused(block: Block) -> Block:
+    block.fuse()
+    return block
+
+
 def _take_apart(module: nnx.Module) -> tuple[_Frame, _Leaves]:
     graph, state = nnx.split(module)
     weights, structure = jax.tree.flatten(state)
@@ -162,6 +176,26 @@ def _run_block(
 ) -> tuple[Float[Array, "1 T D"], KeyValueCache]:
     positions = cache.length + jnp.arange(hidden.shape[1])
     return frame.module(weights)(hidden, positions, cache)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def _step(
+    frames: _Frames,
+    weights: list[_Leaves],
+    token: Int[Array, ""],
+    cache: list[CachePlanes],
+    length: Int[Array, ""],
+) -> tuple[Float[Array, " V"], list[CachePlanes], Int[Array, ""]]:
+    """One token through the whole model; `weights` are those of the ends, then of each block."""
+    ends = frames.ends.module(weights[0])
+    positions = length[None]
+    hidden = ends.embed(token[None, None], positions)
+    added = []
+    for frame, leaves, planes in zip(frames.blocks, weights[1:], cache, strict=True):
+        block = frame.module(leaves)
+        hidden, layer = block(hidden, positions, KeyValueCache.of(planes, length))
+        added.append(layer.planes)
+    return ends.logits(hidden)[0, 0], added, length + 1
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -48,6 +48,13 @@ class Block(nnx.Module):
     def __init__(self, config: Sizes, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
 
+    def fuse(self) -> None:
+        """Makes one product of those that share an input, where their kernels are stored alike.
+
+        For running only: the parameters get other paths.
+        """
+        raise NotImplementedError
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
@@ -88,9 +95,7 @@ class Decoder(nnx.Module):
         """The hidden states that enter the first block."""
         raise NotImplementedError
 
-    def empty_cache(
-        self, batch_size: int, max_tokens: int, dtype: CacheType = "float32"
-    ) -> Cache:
+    def empty_cache(self, batch_size: int, max_tokens: int, dtype: CacheType = "float32") -> Cache:
         """Room for `max_tokens` tokens of `batch_size` sequences."""
         sizes = {"num_kv_heads": self.config.num_kv_heads, "head_dim": self.config.head_dim}
         return [

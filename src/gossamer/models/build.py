@@ -12,7 +12,7 @@ from flax import nnx
 from gossamer.models import _decoder
 from gossamer.models.llama import Llama, LlamaConfig
 from gossamer.models.opt import Opt, OptConfig
-from gossamer.nn.linear import CompressedParam
+from gossamer.nn.linear import variable
 from gossamer.weights import Kernel
 
 ModelConfig: TypeAlias = LlamaConfig | OptConfig
@@ -133,8 +133,8 @@ def _fill(module: nnx.Module, read: Read, prefix: str) -> None:
 
 def _variable(weight: Kernel, path: str) -> nnx.Variable:
     if not isinstance(weight, jax.Array | np.ndarray):
-        return CompressedParam(weight)
+        return variable(weight)
     if weight.dtype != np.float32:
         raise ValueError(f"{path} must be float32, got {weight.dtype}; convert it while reading.")
     # A 64-byte-aligned view of a memory map becomes a device array without a copy.
-    return nnx.Param(jax.device_put(weight))
+    return variable(jax.device_put(weight))

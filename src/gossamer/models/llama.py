@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from gossamer.models import _decoder, _hf
 from gossamer.nn.attention import KeyValueCache, attend
-from gossamer.nn.linear import Embedding, Linear
+from gossamer.nn.linear import Embedding, FusedLinear, Linear, fuse
 from gossamer.nn.norms import RMSNorm
 from gossamer.nn.rotary import Rotary, rotate
 
@@ -132,7 +132,15 @@ class LlamaAttention(nnx.Module):
         self.k_proj = Linear(hidden, keys, bias=bias, rngs=rngs)
         self.v_proj = Linear(hidden, keys, bias=bias, rngs=rngs)
         self.o_proj = Linear(queries, hidden, bias=bias, rngs=rngs)
+        self.qkv_proj: FusedLinear | None = None
         self.config = config
+
+    def fuse(self) -> None:
+        """Projects queries, keys and values by one product, where their kernels allow it."""
+        fused = fuse(self.q_proj, self.k_proj, self.v_proj)
+        if fused is not None:
+            self.qkv_proj = nnx.data(fused)
+            del self.q_proj, self.k_proj, self.v_proj
 
     def __call__(
         self, x: Float[Array, "B T D"], positions: Int[Array, " T"], cache: KeyValueCache | None
@@ -140,9 +148,12 @@ class LlamaAttention(nnx.Module):
         """Mixes tokens; see `gossamer.nn.attention.attend`."""
         heads = (*x.shape[:2], -1, self.config.head_dim)
         cos, sin = self.config.rotary.cos_sin(positions, self.config.head_dim)
-        queries = rotate(self.q_proj(x).reshape(heads), cos, sin)
-        keys = rotate(self.k_proj(x).reshape(heads), cos, sin)
-        values = self.v_proj(x).reshape(heads)
+        if self.qkv_proj is None:
+            projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        else:
+            projected = self.qkv_proj(x)
+        queries, keys, values = (part.reshape(heads) for part in projected)
+        queries, keys = rotate(queries, cos, sin), rotate(keys, cos, sin)
         mixed, cache = attend(queries, keys, values, cache)
         return self.o_proj(mixed), cache
 
@@ -158,10 +169,22 @@ class SwiGLU(nnx.Module):
         self.gate_proj = Linear(hidden, wide, bias=bias, rngs=rngs)
         self.up_proj = Linear(hidden, wide, bias=bias, rngs=rngs)
         self.down_proj = Linear(wide, hidden, bias=bias, rngs=rngs)
+        self.gate_up_proj: FusedLinear | None = None
+
+    def fuse(self) -> None:
+        """Projects gate and up by one product, where their kernels allow it."""
+        fused = fuse(self.gate_proj, self.up_proj)
+        if fused is not None:
+            self.gate_up_proj = nnx.data(fused)
+            del self.gate_proj, self.up_proj
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Transforms each token by itself."""
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        if self.gate_up_proj is None:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        else:
+            gate, up = self.gate_up_proj(x)
+        return self.down_proj(jax.nn.silu(gate) * up)
 
 
 class LlamaBlock(_decoder.Block):
@@ -172,6 +195,11 @@ class LlamaBlock(_decoder.Block):
         self.attention = LlamaAttention(config, rngs)
         self.mlp_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon)
         self.mlp = SwiGLU(config, rngs)
+
+    def fuse(self) -> None:
+        """See `gossamer.models._decoder.Block.fuse`."""
+        self.attention.fuse()
+        self.mlp.fuse()
 
 
 class Llama(_decoder.Decoder):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from gossamer.models import _decoder, _hf
 from gossamer.nn.attention import KeyValueCache, attend
-from gossamer.nn.linear import Embedding, Linear, Positions
+from gossamer.nn.linear import Embedding, FusedLinear, Linear, Positions, fuse
 from gossamer.nn.norms import LayerNorm
 
 POSITION_OFFSET = 2
@@ -122,15 +122,26 @@ class OptAttention(nnx.Module):
         self.k_proj = Linear(size, size, bias=True, rngs=rngs)
         self.v_proj = Linear(size, size, bias=True, rngs=rngs)
         self.out_proj = Linear(size, size, bias=True, rngs=rngs)
+        self.qkv_proj: FusedLinear | None = None
         self.config = config
+
+    def fuse(self) -> None:
+        """Projects queries, keys and values by one product, where their kernels allow it."""
+        fused = fuse(self.q_proj, self.k_proj, self.v_proj)
+        if fused is not None:
+            self.qkv_proj = nnx.data(fused)
+            del self.q_proj, self.k_proj, self.v_proj
 
     def __call__(
         self, x: Float[Array, "B T D"], positions: Int[Array, " T"], cache: KeyValueCache | None
     ) -> tuple[Float[Array, "B T D"], KeyValueCache | None]:
         """Mixes tokens; positions are in `x` already."""
         heads = (*x.shape[:2], -1, self.config.head_dim)
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        queries, keys, values = (project(x).reshape(heads) for project in projections)
+        if self.qkv_proj is None:
+            projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        else:
+            projected = self.qkv_proj(x)
+        queries, keys, values = (part.reshape(heads) for part in projected)
         mixed, cache = attend(queries, keys, values, cache)
         return self.out_proj(mixed), cache
 
@@ -156,6 +167,10 @@ class OptBlock(_decoder.Block):
         self.attention = OptAttention(config, rngs)
         self.mlp_norm = LayerNorm(config.hidden_size, epsilon=NORM_EPSILON)
         self.mlp = OptMlp(config, rngs)
+
+    def fuse(self) -> None:
+        """See `gossamer.models._decoder.Block.fuse`."""
+        self.attention.fuse()
 
 
 class Opt(_decoder.Decoder):

@@ -1,7 +1,7 @@
 """Causal attention with grouped queries, on whole sequences and on a cache by one code path."""
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,12 @@ CacheType: TypeAlias = Literal["float32", "bfloat16", "int8"]
 _INT8 = Quantizer(8)
 
 
+if TYPE_CHECKING:
+    _Length: TypeAlias = Int[Array, ""]
+else:
+    _Length = object  # differentiation puts what stands for an integer's derivative in its place
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
@@ -41,7 +47,7 @@ class KeyValueCache:
 
     keys: Num[Array, "B K S H"]
     values: Num[Array, "B K S H"]
-    length: Int[Array, ""]
+    length: _Length
     key_scales: Float[Array, "B K S"] | None = None
     value_scales: Float[Array, "B K S"] | None = None
 
@@ -60,6 +66,16 @@ class KeyValueCache:
         numbers = [jnp.zeros(shape, dtype) for _ in range(2)]  # two, so that both can be donated
         scales = [jnp.ones(shape[:3]) if dtype == "int8" else None for _ in range(2)]
         return cls(*numbers, jnp.zeros((), jnp.int32), *scales)
+
+    @classmethod
+    def of(cls, planes: CachePlanes, length: Int[Array, ""]) -> "KeyValueCache":
+        """Puts a cache together."""
+        return cls(planes.keys, planes.values, length, planes.key_scales, planes.value_scales)
+
+    @property
+    def planes(self) -> CachePlanes:
+        """The arrays without the length, which all layers of a model share."""
+        return CachePlanes(self.keys, self.values, self.key_scales, self.value_scales)
 
     @property
     def max_tokens(self) -> int:
@@ -147,15 +163,11 @@ def attend(
     Returns:
         The heads' outputs side by side, and the cache with these tokens added.
     """
-    if cache is None or queries.shape[1] > 1 or kernels.why_not(queries[:, 0], _planes(cache)):
+    if cache is None or queries.shape[1] > 1 or kernels.why_not(queries[:, 0], cache.planes):
         return _attend(queries, keys, values, cache)
     return lax.platform_dependent(
         queries, keys, values, cache, cpu=_attend_natively, default=_attend
     )
-
-
-def _planes(cache: KeyValueCache) -> CachePlanes:
-    return CachePlanes(cache.keys, cache.values, cache.key_scales, cache.value_scales)
 
 
 @jax.custom_jvp
@@ -167,12 +179,9 @@ def _attend_natively(
 ) -> tuple[Float[Array, "B 1 N*H"], KeyValueCache]:
     """A step of decoding by a kernel that reads the filled positions only."""
     out, planes = kernels.attend(
-        queries[:, 0], keys[:, 0], values[:, 0], _planes(cache), cache.length
+        queries[:, 0], keys[:, 0], values[:, 0], cache.planes, cache.length
     )
-    added = KeyValueCache(
-        planes.keys, planes.values, cache.length + 1, planes.key_scales, planes.value_scales
-    )
-    return out.reshape(out.shape[0], 1, -1), added
+    return out.reshape(out.shape[0], 1, -1), KeyValueCache.of(planes, cache.length + 1)
 
 
 @_attend_natively.defjvp

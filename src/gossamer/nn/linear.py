@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from gossamer.weights import dot, take
+from gossamer.weights import Kernel, beside, dot, take
 
 INIT_STDDEV = 0.02
 """Standard deviation of a fresh kernel, as in GPT-2 and Llama."""
@@ -35,6 +36,46 @@ class Linear(nnx.Module):
         """Applies the projection."""
         y = dot(x, self.kernel.get_value())
         return y if self.bias is None else y + self.bias.get_value()
+
+
+class FusedLinear(nnx.Module):
+    """Several projections of the same input as one product.
+
+    Attributes:
+        kernel: `[in, sum of sizes]`, the kernels side by side.
+        bias: `[sum of sizes]`, or None.
+        sizes: outputs of each projection.
+    """
+
+    def __init__(self, kernel: Kernel, bias: jax.Array | None, sizes: tuple[int, ...]) -> None:
+        self.kernel = variable(kernel)
+        self.bias = None if bias is None else nnx.Param(bias)
+        self.sizes = sizes
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> list[Float[Array, "*batch out"]]:
+        """Applies all projections."""
+        y = dot(x, self.kernel.get_value())
+        if self.bias is not None:
+            y = y + self.bias.get_value()
+        return jnp.split(y, np.cumsum(self.sizes)[:-1], axis=-1)
+
+
+def fuse(*layers: Linear) -> FusedLinear | None:
+    """One layer in the place of several that have the same input, for running.
+
+    None where the kernels are not stored alike, or only some have biases.
+    """
+    kernel = beside([layer.kernel.get_value() for layer in layers])
+    biases = [layer.bias.get_value() for layer in layers if layer.bias is not None]
+    if kernel is None or 0 < len(biases) < len(layers):
+        return None
+    sizes = tuple(layer.kernel.get_value().shape[-1] for layer in layers)
+    return FusedLinear(kernel, jnp.concatenate(biases) if biases else None, sizes)
+
+
+def variable(weight: Kernel) -> nnx.Variable:
+    """The variable that holds a weight of this type."""
+    return nnx.Param(weight) if isinstance(weight, jax.Array) else CompressedParam(weight)
 
 
 class Embedding(nnx.Module):

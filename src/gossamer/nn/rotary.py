@@ -5,6 +5,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 
@@ -86,7 +87,8 @@ class Rotary:
         """Cosine and sine of each pair's angle at each position."""
         frequencies = jnp.asarray(self.frequencies(head_dim), jnp.float32)
         angles = positions.astype(jnp.float32)[:, None] * frequencies
-        return jnp.cos(angles), jnp.sin(angles)
+        # Otherwise XLA computes them again for every number of every head that they turn.
+        return lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
 
 
 def rotate(

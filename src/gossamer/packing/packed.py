@@ -1,6 +1,7 @@
 """A kernel packed to the last bit, and its reference path in plain JAX."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 from jaxtyping import Int as IntArray
 
+from gossamer.kernels.product import Layout, Planes, product, why_not
 from gossamer.packing.groups import expand_bitmap, expand_positions, index_bits
 from gossamer.packing.layout import LANES, lane_index, unpack_fields
 from gossamer.quantization import Codes, Int, Quantized, ScaleType
@@ -79,6 +81,30 @@ class Packed:
         """Bytes of all planes, in memory and on disk."""
         return sum(plane.nbytes for plane in jax.tree.leaves(self))
 
+    def why_no_kernel(self, rows: Float[Array, "rows in"]) -> str | None:
+        """Says in words why `dot` multiplies `rows` in plain JAX; None: by a native kernel.
+
+        On another platform than the CPU it is plain JAX whatever this says.
+        """
+        if self.bits is None:
+            return f"the values are {self.dtype}; kernels multiply codes"
+        return why_not(rows, *self.parts())
+
+    def parts(self) -> tuple[Planes, Layout]:
+        """What a native kernel needs to know: the arrays, and how to read them."""
+        assert self.bits is not None
+        assert self.scale is not None
+        assert self.scales is not None
+        planes = Planes(self.values, self.indices, self.scales, self.zeros)
+        layout = Layout(
+            bits=self.bits,
+            pattern=self.pattern,
+            scale=self.scale,
+            out=self.shape[-1],
+            activations=self.activations,
+        )
+        return planes, layout
+
     def materialize(self) -> Float[Array, "in out"]:
         """The values that the planes stand for, zeros where nothing is kept."""
         return _materialize(self)
@@ -95,6 +121,23 @@ class Packed:
                 "materialize()."
             )
         return _unpack(self)
+
+    def beside(self, others: Sequence["Packed"], /) -> "Packed | None":
+        """One kernel with the outputs of all, in order.
+
+        None where they are not stored alike, or a kernel before the last does not fill its tiles.
+        """
+        every = (self, *others)
+        kinds = {
+            (type(each), jax.tree.structure(dataclasses.replace(each, padding=0))) for each in every
+        }
+        shapes = {tuple(plane.shape[1:] for plane in jax.tree.leaves(each)) for each in every}
+        if len(kinds) > 1 or len(shapes) > 1 or any(each.padding for each in every[:-1]):
+            return None
+        last = dataclasses.replace(self, padding=every[-1].padding)
+        planes = zip(*map(jax.tree.leaves, every), strict=True)
+        joined = [jnp.concatenate(parts, axis=0) for parts in planes]
+        return jax.tree.unflatten(jax.tree.structure(last), joined)
 
     def dot(self, x: Float[Array, "*batch in"], /) -> Float[Array, "*batch out"]:
         """`x` times the decoded kernel, or integers times integers where `activations` is set."""
@@ -123,16 +166,39 @@ def _unpack(kernel: Packed) -> Codes:
 
 @jax.jit
 def _dot(x: Array, kernel: Packed) -> Array:
+    rows = x.reshape(-1, x.shape[-1])
+    multiply = _multiply if kernel.why_no_kernel(rows) is None else _reference
+    return multiply(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_jvp
+def _multiply(rows: Array, kernel: Packed) -> Array:
+    return jax.lax.platform_dependent(
+        rows,
+        kernel,
+        cpu=lambda rows, kernel: product(rows, *kernel.parts()),
+        default=_reference,
+    )
+
+
+@_multiply.defjvp
+def _derivative(
+    primals: tuple[Array, Packed], tangents: tuple[Array, Packed]
+) -> tuple[Array, Array]:
+    """That of the reference, whose own value is not used and so not computed."""
+    return _multiply(*primals), jax.jvp(_reference, primals, tangents)[1]
+
+
+def _reference(rows: Array, kernel: Packed) -> Array:
+    """The product in plain JAX."""
     if kernel.activations is not None:
         assert kernel.bits is not None
         format = Int(kernel.bits)  # the codes are there already: the format is only carried along
-        return Quantized(_unpack(kernel), format, kernel.activations).dot(x)
-    rows = x.reshape(-1, x.shape[-1])
+        return Quantized(_unpack(kernel), format, kernel.activations).dot(rows)
     if rows.shape[0] > _FEW_ROWS:
-        return jnp.matmul(x, _materialize(kernel).astype(x.dtype))
-    tiles = jax.lax.map(lambda tile: jnp.matmul(rows, _decode(tile).astype(x.dtype)), kernel)
-    out = kernel.shape[-1]
-    return _columns(tiles, out).reshape(*x.shape[:-1], out)
+        return jnp.matmul(rows, _materialize(kernel).astype(rows.dtype))
+    tiles = jax.lax.map(lambda tile: jnp.matmul(rows, _decode(tile).astype(rows.dtype)), kernel)
+    return _columns(tiles, kernel.shape[-1])
 
 
 @jax.jit

@@ -173,7 +173,7 @@ def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "
     # What is below the normal numbers counts as 0 whether the machine flushes it or not, so that
     # the same inputs give the same codes everywhere.
     smallest = jnp.finfo(jnp.float32).smallest_normal
-    positive = jnp.where(scale >= smallest, jnp.minimum(scale, 1 / smallest), 1.0)
+    positive = jnp.where(scale < smallest, 1.0, jnp.minimum(scale, 1 / smallest))  # NaN stays
     if kind == "bfloat16":
         # Not a cast to bfloat16 and back, which XLA may simplify away inside a larger program.
         return jax.lax.reduce_precision(positive, exponent_bits=8, mantissa_bits=7)

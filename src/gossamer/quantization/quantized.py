@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,15 @@ class Quantized:
     def materialize(self) -> Float[Array, "in out"]:
         """The decoded values."""
         return self.data.decode()
+
+    def beside(self, others: Sequence["Quantized"], /) -> "Quantized | None":
+        """One kernel with the outputs of all, in order; None where formats differ."""
+        every = (self, *others)
+        kinds = {(each.format, each.activations) for each in every}
+        if len(kinds) > 1 or len({each.shape[0] for each in every}) > 1:
+            return None
+        planes = jax.tree.map(lambda *planes: jnp.concatenate(planes, -1), *[e.data for e in every])
+        return dataclasses.replace(self, data=planes)
 
     def dot(self, x: Float[Array, "*batch in"], /) -> Float[Array, "*batch out"]:
         """`x` times the decoded kernel, or integers times integers where `activations` is set."""

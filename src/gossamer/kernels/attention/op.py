@@ -1,0 +1,79 @@
+"""Which decode attention has a native kernel, and its call."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gossamer.kernels import library
+
+HEAD_SIZES = (32, 64, 80, 96, 128, 256)
+MOST_QUERIES = 64
+"""Heads that share keys and values, at most."""
+
+
+class CachePlanes(NamedTuple):
+    """The arrays of a cache: numbers `[B, K, S, H]`, and scales `[B, K, S]` where they are int8."""
+
+    keys: Array
+    values: Array
+    key_scales: Array | None
+    value_scales: Array | None
+
+
+def why_not(queries: Float[Array, "B N H"], cache: CachePlanes) -> str | None:
+    """Says in words why no native kernel attends over this cache; None: one does.
+
+    Example:
+        >>> numbers = jnp.zeros((1, 2, 16, 48))
+        >>> why_not(jnp.zeros((1, 4, 48)), CachePlanes(numbers, numbers, None, None))
+        'heads have 48 numbers; kernels know (32, 64, 80, 96, 128, 256)'
+    """
+    _, heads, size = queries.shape
+    kv_heads = cache.keys.shape[1]
+    if queries.dtype != jnp.float32:
+        return f"queries are {queries.dtype}; kernels take float32"
+    if cache.keys.dtype not in (jnp.float32, jnp.bfloat16, jnp.int8):
+        return f"the cache is {cache.keys.dtype}; kernels take float32, bfloat16 and int8"
+    if size not in HEAD_SIZES:
+        return f"heads have {size} numbers; kernels know {HEAD_SIZES}"
+    if heads // kv_heads > MOST_QUERIES:
+        return f"{heads // kv_heads} heads share keys; kernels know {MOST_QUERIES} at most"
+    return library.why_unavailable()
+
+
+def attend(
+    queries: Float[Array, "B N H"],
+    keys: Float[Array, "B K H"],
+    values: Float[Array, "B K H"],
+    cache: CachePlanes,
+    length: Int[Array, ""],
+) -> tuple[Float[Array, "B N H"], CachePlanes]:
+    """Writes the new token's key and value at `length` and attends; `why_not` has said None.
+
+    Args:
+        queries: rotated, not scaled; N is a multiple of K.
+        keys: of the new token, rotated.
+        values: of the new token.
+        cache: updated in place where nothing else needs it, as in a program that donates it.
+        length: tokens seen before; the program fails where the cache has no room for one more.
+
+    Returns:
+        The heads' outputs, and the cache.
+    """
+    none = jnp.zeros((*cache.keys.shape[:2], 0))
+    scaled = cache.key_scales is not None
+    scales = (cache.key_scales, cache.value_scales) if scaled else (none, none)
+    operands = (queries, keys, values, cache.keys, cache.values, *scales, length)
+    results = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (queries, *operands[3:7])]
+    # Operands 3 to 6 are results 1 to 4, where there is anything in them.
+    shared = {operand: operand - 2 for operand in range(3, 7 if scaled else 5)}
+    call = jax.ffi.ffi_call(
+        library.HANDLERS[1],
+        results,
+        input_output_aliases=shared,
+        vmap_method="sequential",
+    )
+    out, *planes = call(*operands)
+    return out, CachePlanes(*planes) if scaled else CachePlanes(*planes[:2], None, None)

@@ -1,0 +1,144 @@
+"""What a packed kernel's planes are to a product, and which products have a native kernel."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Float
+
+from gossamer.kernels import library
+from gossamer.quantization import Int, ScaleType
+from gossamer.sparsity import NM
+
+LONGEST_GROUP = 65536
+"""Elements of a scale's group whose products an int32 surely sums."""
+
+_SIZES = (2, 4, 8, 16)
+_SCALES: tuple[ScaleType, ...] = ("float32", "bfloat16", "e8m0", "e4m3")
+"""In the order of `ScaleType` in csrc/kernels/packed.h."""
+
+
+class Planes(NamedTuple):
+    """The arrays of a packed kernel; `docs/packed-layout.md` draws them."""
+
+    values: Array  # uint8 [tiles, bytes]
+    indices: Array | None  # uint8 [tiles, bytes]; None when dense
+    scales: Array  # as stored [tiles, groups, 16]
+    zeros: Array | None  # int8 [tiles, groups, 16]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the planes are to be read.
+
+    Attributes:
+        bits: bits of a code.
+        pattern: which weights are stored; None when dense.
+        scale: how scales are stored.
+        out: outputs, padding left out.
+        activations: None multiplies floats by the decoded weights; a format quantizes each row of
+            `x` first.
+    """
+
+    bits: int
+    pattern: NM | None
+    scale: ScaleType
+    out: int
+    activations: Int | None
+
+
+def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str | None:
+    """Says in words why no native kernel multiplies these; None: one does.
+
+    Example:
+        >>> x, kernel = jnp.ones((1, 32), jnp.float16), jnp.zeros((1, 256), jnp.uint8)
+        >>> planes = Planes(kernel, None, jnp.ones((1, 1, 16)), None)
+        >>> layout = Layout(bits=4, pattern=None, scale="float32", out=16, activations=Int(8))
+        >>> why_not(x, planes, layout)
+        'x is float16; kernels take float32 and bfloat16'
+    """
+    rows, size = x.shape
+    groups = planes.scales.shape[-2]
+    if x.dtype not in (jnp.float32, jnp.bfloat16):
+        return f"x is {x.dtype}; kernels take float32 and bfloat16"
+    if 0 in (rows, size, layout.out):
+        return "there is nothing to multiply"
+    if size // groups > LONGEST_GROUP:
+        return f"a group has {size // groups} elements; kernels sum {LONGEST_GROUP} at most"
+    if layout.pattern is not None and layout.pattern.m not in _SIZES:
+        return f"the pattern is {layout.pattern}; kernels know groups of {_SIZES}"
+    if (why := _why_not_activations(layout.activations)) is not None:
+        return why
+    return library.why_unavailable()
+
+
+def _why_not_activations(format: Int | None) -> str | None:
+    if format is not None and format.scale != "float32":
+        return f"activations have {format.scale} scales; kernels quantize with float32"
+    return None
+
+
+def product(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> Float[Array, "rows out"]:
+    """Multiplies by a native kernel; `why_not` has said None.
+
+    With quantized activations integer sums are exact. Against the same sums and scales in exact
+    arithmetic, each of the G groups' share is rounded when it is converted, scaled and added, and
+    the sum once more: an output is off by at most (G + 3) 2^-24 times the sum of its groups' sizes.
+    With float activations it is off by at most (in + G + 3) 2^-24 times the sum of its terms'
+    sizes. A bfloat16 result is rounded once more.
+
+    Under `vmap` over `x` alone the batch becomes rows, and the planes are read once. The result has
+    no derivative of its own; `gossamer.packing` gives it one.
+    """
+    return _batched(layout)(x, planes)
+
+
+@functools.cache
+def _batched(layout: Layout) -> Callable[[Array, Planes], Array]:
+    call = functools.partial(_call, layout)
+    multiply = custom_vmap(call)
+
+    @multiply.def_vmap
+    def _(size: int, batched: list[Any], x: Array, planes: Planes) -> tuple[Array, bool]:
+        if not any(jax.tree.leaves(batched[1])):
+            y = multiply(x.reshape(-1, x.shape[-1]), planes)
+            return y.reshape(*x.shape[:-1], y.shape[-1]), True
+        every = jax.tree.map(
+            lambda array, there: array if there else jnp.broadcast_to(array, (size, *array.shape)),
+            (x, planes),
+            tuple(batched),
+        )
+        return jax.lax.map(lambda one: multiply(*one), every), True
+
+    return multiply
+
+
+def _call(layout: Layout, x: Array, planes: Planes) -> Array:
+    """One custom call; planes that a kernel does without are empty ones to it."""
+    pattern = layout.pattern
+    tiles = planes.values.shape[0]
+    none = jnp.zeros((tiles, 0), jnp.uint8)
+    result = jax.eval_shape(functools.partial(_result, layout), x, planes)
+    return jax.ffi.ffi_call(library.HANDLERS[0], result)(
+        x,
+        planes.values,
+        none if planes.indices is None else planes.indices,
+        planes.scales,
+        jnp.zeros((tiles, 0, 0), jnp.int8) if planes.zeros is None else planes.zeros,
+        bits=np.int64(layout.bits),
+        n=np.int64(1 if pattern is None else pattern.n),
+        m=np.int64(1 if pattern is None else pattern.m),
+        scale_type=np.int64(_SCALES.index(layout.scale)),
+        activation_bits=np.int64(0 if layout.activations is None else layout.activations.bits),
+    )
+
+
+def _result(layout: Layout, x: Array, planes: Planes) -> Array:
+    """Of the product's shape and dtype; in `shard_map` it varies over the axes that operands do."""
+    some = sum(jnp.sum(leaf).astype(x.dtype) for leaf in jax.tree.leaves((x, planes)))
+    return jnp.broadcast_to(some, (x.shape[0], layout.out))

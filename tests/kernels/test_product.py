@@ -1,0 +1,194 @@
+"""The native product against exact arithmetic, through every door by which it is reached."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from gossamer import kernels
+from gossamer.kernels.product import Planes, product, why_not
+from gossamer.packing import Packed, pack
+from gossamer.packing.pack import check_packable
+from gossamer.quantization import Int
+from gossamer.sparsity import NM
+
+pytestmark = pytest.mark.skipif(
+    kernels.why_unavailable() is not None, reason=f"no kernels: {kernels.why_unavailable()}"
+)
+UNIT = 2.0**-24  # of float32: what a rounding changes at most, relatively
+
+
+def made(shape, format, pattern, activations, seed=0):
+    """A packed kernel of full-range codes, and the codes."""
+    values = jax.random.normal(jax.random.key(seed), shape)
+    mask = None
+    if pattern is not None:
+        mask = pattern.mask(jnp.abs(values), 0)
+        values = jnp.where(mask, values, 0)
+    codes = format.encode(values)
+    return pack(codes, format, pattern, mask, activations), codes
+
+
+def exact(x, codes, activations):
+    """The product in float64, and the sum of the sizes of what float32 rounds on the way."""
+    groups, out = codes.scales.shape
+    weights = np.asarray(codes.codes, np.int64).reshape(groups, -1, out)
+    if codes.zeros is not None:
+        weights = weights - np.asarray(codes.zeros, np.int64)[:, None, :]
+    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    if activations is None:
+        inputs, scale = np.asarray(rows, np.float64), np.ones((len(rows), 1))
+    else:
+        quantized = activations.encode(rows.T)
+        inputs = np.asarray(quantized.codes.T, np.int64)
+        scale = np.asarray(quantized.scales, np.float64).T
+    inputs = inputs.reshape(len(rows), groups, -1)
+    scales = np.asarray(codes.scales, np.float64)
+    shares = np.einsum("bgi,gio->bgo", inputs, weights) * scales
+    if activations is None:
+        sizes = np.einsum("bgi,gio->bgo", np.abs(inputs), np.abs(weights)) * scales
+    else:
+        sizes = np.abs(shares)  # sums of integers are exact
+    return shares.sum(1) * scale, sizes.sum(1) * scale
+
+
+def assert_right(x, packed, codes, activations):
+    assert packed.why_no_kernel(x.reshape(-1, x.shape[-1])) is None
+    got = np.asarray(jax.jit(Packed.dot)(packed, x), np.float64).reshape(-1, codes.codes.shape[1])
+    want, sizes = exact(x, codes, activations)
+    # As `product` states it: a group's share is converted, scaled and added, floats term by term.
+    roundings = codes.scales.shape[0] + 3 + (x.shape[-1] if activations is None else 0)
+    bound = roundings * UNIT * sizes
+    if x.dtype == jnp.bfloat16:
+        bound = bound + np.abs(want) / 256
+    assert (np.abs(got - want) <= bound).all()
+
+
+PATTERNS = (None, NM(1, 2), NM(1, 4), NM(2, 4), NM(2, 8), NM(4, 8), NM(4, 16), NM(8, 16))
+
+
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_product_is_exact_but_for_the_rounding_of_groups(bits, pattern, activations):
+    format = Int(bits, group=64, scale="bfloat16")
+    packed, codes = made((256, 72), format, pattern, activations)
+    for rows in (1, 3, 16, 19):  # one, a few, as many as a few, and unpacked first
+        x = jax.random.normal(jax.random.key(rows), (rows, 256))
+        assert_right(x, packed, codes, activations)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_shape_and_format_is_exact_but_for_the_rounding_of_groups(data):
+    pattern = data.draw(st.sampled_from(PATTERNS))
+    bits = data.draw(st.integers(2, 8))
+    group = 8 * data.draw(st.integers(2, 9)) * (2 if pattern is not None else 1)
+    scale = data.draw(st.sampled_from(["float32", "bfloat16", "e8m0", "e4m3"]))
+    symmetric = pattern is not None or data.draw(st.booleans())
+    format = Int(bits, group=group, scale=scale, symmetric=symmetric)
+    activations = data.draw(st.sampled_from([None, Int(8), Int(5)]))
+    size = group * data.draw(st.integers(1, 3))
+    shape = (size, data.draw(st.integers(1, 40)))
+    try:
+        check_packable(shape, pattern, format)
+    except ValueError:  # an output's fields fill no whole bytes, or a group no pattern
+        reject()
+    packed, codes = made(shape, format, pattern, activations)
+    dtype = data.draw(st.sampled_from([jnp.float32, jnp.bfloat16]))
+    rows = data.draw(st.integers(1, 20))
+    x = jax.random.normal(jax.random.key(rows), (rows, size)).astype(dtype)
+    assert_right(x, packed, codes, activations)
+
+
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+@pytest.mark.parametrize("x", [jnp.zeros((2, 64)), jnp.full((2, 64), 1e30), jnp.ones((2, 64))])
+def test_rows_of_zeros_and_of_equal_or_huge_numbers_are_right(x, activations):
+    packed, codes = made((64, 16), Int(4, group=16), NM(2, 4), activations)
+    assert_right(x, packed, codes, activations)
+
+
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+def test_a_nan_reaches_its_row_and_no_other(activations):
+    packed, _ = made((64, 16), Int(4, group=16), NM(2, 4), activations)
+    y = packed.dot(jnp.ones((3, 64)).at[1, 5].set(jnp.nan))
+    assert np.isnan(y[1]).any()
+    assert np.isfinite(y[jnp.array([0, 2])]).all()
+
+
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+def test_derivatives_are_those_of_the_reference(activations):
+    packed, codes = made((64, 24), Int(4, group=16), NM(2, 4), activations)
+    x = jax.random.normal(jax.random.key(1), (3, 64))
+    gradient = jax.grad(lambda x: packed.dot(x)[0].sum())(x)
+    want = np.zeros((3, 64))
+    want[0] = np.asarray(codes.decode().sum(1))  # straight through the rounding of x
+    np.testing.assert_allclose(gradient, want, rtol=1e-5, atol=1e-5)  # sums of 24 in other orders
+    _, tangent = jax.jvp(packed.dot, (x,), (jnp.ones_like(x),))
+    np.testing.assert_allclose(tangent, jnp.ones_like(x) @ codes.decode(), rtol=1e-5, atol=1e-5)
+
+
+def test_vmap_over_x_and_over_kernels_gives_each_product():
+    first, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8), seed=0)
+    second, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8), seed=1)
+    x = jax.random.normal(jax.random.key(1), (2, 5, 64))
+    np.testing.assert_array_equal(jax.vmap(first.dot)(x), first.dot(x))
+    both = jax.tree.map(lambda *planes: jnp.stack(planes), first, second)
+    want = jnp.stack([first.dot(x[0]), second.dot(x[1])])
+    np.testing.assert_array_equal(jax.vmap(lambda kernel, x: kernel.dot(x))(both, x), want)
+
+
+def test_planes_of_another_size_are_refused_with_their_name():
+    packed, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8))
+    planes, layout = packed.parts()
+    short = Planes(planes.values[:, :-4], planes.indices, planes.scales, None)
+    with pytest.raises(Exception, match="plane of values has another size"):
+        product(jnp.ones((1, 64)), short, layout).block_until_ready()
+    few = Planes(planes.values, planes.indices[:1], planes.scales, None)
+    with pytest.raises(Exception, match="plane of indices has another size"):
+        product(jnp.ones((1, 64)), few, layout).block_until_ready()
+    other = Planes(planes.values, planes.indices, planes.scales.astype(jnp.bfloat16), None)
+    with pytest.raises(Exception, match="plane of scales has another size or type"):
+        product(jnp.ones((1, 64)), other, layout).block_until_ready()
+
+
+def test_what_no_kernel_multiplies_is_said_in_words():
+    packed, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8, scale="bfloat16"))
+    planes, layout = packed.parts()
+    assert "bfloat16 scales" in why_not(jnp.ones((1, 64)), planes, layout)
+    assert "nothing to multiply" in why_not(jnp.ones((0, 64)), planes, layout)
+
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np, sys
+from tests.kernels.test_product import made
+from gossamer.quantization import Int
+from gossamer.sparsity import NM
+results = []
+for pattern in (None, NM(2, 4), NM(4, 8)):
+    for rows in (1, 5, 20):
+        packed, _ = made((128, 40), Int(4, group=32), pattern, Int(8))
+        results.append(packed.dot(jax.random.normal(jax.random.key(rows), (rows, 128))).ravel())
+sys.stdout.write(np.concatenate(results).tobytes().hex())
+"""
+
+
+def test_every_target_of_this_machine_gives_the_same_bits():
+    results = {}
+    for target in kernels.targets():
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "GOSSAMER_TARGET": target, "GOSSAMER_REQUIRE_KERNELS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        results[target] = done.stdout
+    assert len(results) > 0
+    assert len(set(results.values())) == 1, list(results)
