@@ -394,9 +394,11 @@ void Multiply(const Product& p, const uint8_t* prepared, int64_t first, int64_t 
     MultiplyFloats<S>(p, prepared, first, last, scratch);
     return;
   }
-  if (p.method() != Method::kPanel) {
-    MultiplyFew<S>(p, prepared, first, last);
-    return;
+  if constexpr (S::kInRegisters) {
+    if (p.method() != Method::kPanel) {
+      MultiplyFew<S>(p, prepared, first, last);
+      return;
+    }
   }
   int64_t tile = first;
   if (p.rows > 1) {

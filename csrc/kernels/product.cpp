@@ -15,7 +15,7 @@ bool PowerOfTwo(int bits) { return bits > 0 && (bits & (bits - 1)) == 0; }
 
 Method Product::method() const {
   const Packed& k = kernel;
-  if (rows > kFewRows || !PowerOfTwo(k.bits)) return Method::kPanel;
+  if (!in_registers || rows > kFewRows || !PowerOfTwo(k.bits)) return Method::kPanel;
   const int64_t kept_in_group = k.group_size() / k.m * k.n;
   if (!k.sparse()) {
     return kept_in_group % (32 / k.bits) == 0 ? Method::kDense : Method::kPanel;

@@ -19,7 +19,7 @@
 
 namespace gossamer {
 
-// How a product is computed; chosen once from the shapes, the same on every target.
+// How a product is computed; chosen once from the shapes.
 enum class Method {
   kDense,   // words of codes, unpacked in registers
   kPlaces,  // words of kept codes and words of their places; activations are looked up
@@ -36,6 +36,7 @@ struct Product {
   int64_t rows;
   Real real;
   int32_t activation_bits;  // 2 to 8; 0 leaves activations floats
+  bool in_registers;        // the target's
 
   bool floats() const { return activation_bits == 0; }
 
@@ -53,6 +54,7 @@ const char* WhyNot(const Product& p);
 // The kernels of one instruction set.
 struct Target {
   const char* name;
+  bool in_registers;  // whether it has kernels for kDense and kPlaces
   bool (*runs)();  // on this processor
   // Quantizes row `row` of x, or converts it, and lays it out as `p.method()` needs it.
   void (*prepare)(const Product& p, int64_t row, uint8_t* prepared);

@@ -16,6 +16,7 @@ struct Avx2 {
   struct Floats {
     __m256 a, b;
   };
+  static constexpr bool kInRegisters = true;
 #ifdef GOSSAMER_VNNI
   static constexpr bool kAnyByte = true;
 #else

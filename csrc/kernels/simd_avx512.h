@@ -12,6 +12,7 @@ struct Avx512 {
   using Bytes = __m512i;   // 64 bytes, four a lane
   using Sums = __m512i;    // an int32 a lane
   using Floats = __m512;   // a float a lane
+  static constexpr bool kInRegisters = true;
   // `Dot` takes any unsigned byte, so that fields need not be shifted down.
   static constexpr bool kAnyByte = true;
   // What is added to codes of 8 bits to make them the bytes that `Dot` takes.

@@ -1,4 +1,5 @@
-// The same vectors in plain C++, for any processor; this is what the others are held to.
+// The same vectors for any processor, in the vector types of GCC and Clang; this is what the others
+// are held to.
 #pragma once
 
 #include <cmath>
@@ -8,210 +9,122 @@ namespace gossamer {
 namespace {
 
 struct Portable {
-  struct Bytes {
-    uint8_t v[64];
-  };
-  struct Sums {
-    int32_t v[16];
-  };
-  struct Floats {
-    float v[16];
-  };
+  using Bytes = uint8_t __attribute__((vector_size(64)));
+  using Sums = int32_t __attribute__((vector_size(64)));
+  using Words = uint32_t __attribute__((vector_size(64)));
+  using Floats = float __attribute__((vector_size(64)));
+  // Tiles are unpacked to bytes first: without shuffles nothing is won by less.
+  static constexpr bool kInRegisters = false;
   static constexpr bool kAnyByte = true;
   static constexpr int kByteOffset = 128;
-  static constexpr int kDenseTiles = 1, kDenseTurns = 1, kPlacesTiles = 1;  // at once for one row
-  static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
+  static constexpr int kPanelRows = 2;  // as many sums as registers hold beside codes
+  static constexpr bool kLooksUpFloats = false;
 
-  static Bytes Load(const uint8_t* from) {
-    Bytes r;
-    __builtin_memcpy(r.v, from, 64);
-    return r;
-  }
-  static void Store(uint8_t* to, Bytes v) { __builtin_memcpy(to, v.v, 64); }
-  static Bytes Fill(int byte) {
-    Bytes r;
-    for (uint8_t& b : r.v) b = static_cast<uint8_t>(byte);
-    return r;
-  }
-  static Bytes FillWord(uint32_t word) {
-    Bytes r;
-    for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(word >> (8 * (i % 4)));
-    return r;
-  }
-  static Bytes MaskFlip(Bytes v, Bytes mask, Bytes flip) {
-    for (int i = 0; i < 64; ++i) v.v[i] = (v.v[i] & mask.v[i]) ^ flip.v[i];
+  template <class Vector>
+  static Vector Read(const void* from) {
+    Vector v;
+    __builtin_memcpy(&v, from, sizeof v);
     return v;
   }
-  static Bytes MaskOr(Bytes v, Bytes mask, Bytes base) {
-    for (int i = 0; i < 64; ++i) v.v[i] = (v.v[i] & mask.v[i]) | base.v[i];
-    return v;
-  }
-  // Shifts words; what crosses a byte is masked off by the callers.
-  template <int kBits>
-  static Bytes ShiftRight(Bytes v) {
-    for (int i = 0; i < 64; ++i) v.v[i] = static_cast<uint8_t>(v.v[i] >> kBits);
-    return v;
-  }
+  static Bytes Load(const uint8_t* from) { return Read<Bytes>(from); }
+  static void Store(uint8_t* to, Bytes v) { __builtin_memcpy(to, &v, sizeof v); }
+  static Bytes Fill(int byte) { return Bytes{} + static_cast<uint8_t>(byte); }
+  static Bytes FillWord(uint32_t word) { return reinterpret_cast<Bytes>(Words{} + word); }
+  static Bytes MaskFlip(Bytes v, Bytes mask, Bytes flip) { return (v & mask) ^ flip; }
+  static Bytes MaskOr(Bytes v, Bytes mask, Bytes base) { return (v & mask) | base; }
   static Bytes ShiftRightBy(Bytes v, int bits) {
-    for (uint8_t& b : v.v) b = static_cast<uint8_t>(b >> bits);
-    return v;
+    return reinterpret_cast<Bytes>(reinterpret_cast<Words>(v) >> static_cast<uint32_t>(bits));
   }
   static Bytes ShiftLeftBy(Bytes v, int bits) {
-    for (uint8_t& b : v.v) b = static_cast<uint8_t>(b << bits);
-    return v;
+    return reinterpret_cast<Bytes>(reinterpret_cast<Words>(v) << static_cast<uint32_t>(bits));
   }
-  static Bytes Equal(Bytes a, Bytes b) {
-    for (int i = 0; i < 64; ++i) a.v[i] = a.v[i] == b.v[i] ? 0xff : 0;
-    return a;
-  }
+  static Bytes Equal(Bytes a, Bytes b) { return reinterpret_cast<Bytes>(a == b); }
   // The index that gives each lane its byte `j` four times.
   static Bytes Spread(int j) {
     Bytes r;
-    for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(i % 16 / 4 * 4 + j);
+    for (int i = 0; i < 64; ++i) r[i] = static_cast<uint8_t>(i % 16 / 4 * 4 + j);
     return r;
   }
-  static Bytes Window(const int8_t* four) {
-    Bytes r;
-    for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(four[i % 4]);
-    return r;
-  }
-  static Bytes Table(const int8_t* sixteen) {
-    Bytes r;
-    for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(sixteen[i % 16]);
-    return r;
-  }
+  static Bytes Window(const int8_t* four) { return FillWord(Read<uint32_t>(four)); }
   static Bytes Lookup(Bytes table, Bytes index) {
     Bytes r;
-    for (int i = 0; i < 64; ++i) r.v[i] = table.v[i / 16 * 16 + (index.v[i] & 15)];
+    for (int i = 0; i < 64; ++i) r[i] = table[i / 16 * 16 + (index[i] & 15)];
     return r;
   }
 
-  static Sums Zero() { return FillSums(0); }
-  static Sums FillSums(int32_t value) {
-    Sums r;
-    for (int32_t& s : r.v) s = value;
-    return r;
+  static Sums Zero() { return Sums{}; }
+  static Sums FillSums(int32_t value) { return Sums{} + value; }
+  // Byte `kByte` of every lane, unsigned.
+  template <int kByte>
+  static Sums ByteOfLane(Bytes v) {
+    return reinterpret_cast<Sums>(reinterpret_cast<Words>(v) >> (8 * kByte) & 255);
+  }
+  template <int kByte>
+  static Sums SignedByteOfLane(Bytes v) {
+    return reinterpret_cast<Sums>(reinterpret_cast<Words>(v) << (24 - 8 * kByte)) >> 24;
   }
   static Sums Dot(Sums sums, Bytes bytes, Bytes codes) {
-    for (int i = 0; i < 64; ++i) {
-      sums.v[i / 4] += int32_t{bytes.v[i]} * static_cast<int8_t>(codes.v[i]);
-    }
-    return sums;
+    sums += ByteOfLane<0>(bytes) * SignedByteOfLane<0>(codes);
+    sums += ByteOfLane<1>(bytes) * SignedByteOfLane<1>(codes);
+    sums += ByteOfLane<2>(bytes) * SignedByteOfLane<2>(codes);
+    return sums + ByteOfLane<3>(bytes) * SignedByteOfLane<3>(codes);
   }
   static Sums DotSmall(Sums sums, Bytes bytes, Bytes codes) { return Dot(sums, bytes, codes); }
-  static Sums Add(Sums a, Sums b) {
-    for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
-    return a;
-  }
-  static Sums Subtract(Sums a, Sums b) {
-    for (int i = 0; i < 16; ++i) a.v[i] -= b.v[i];
-    return a;
-  }
-  static Sums Multiply(Sums a, Sums b) {
-    for (int i = 0; i < 16; ++i) a.v[i] *= b.v[i];
-    return a;
-  }
-  static Sums ShiftSums(Sums v, int bits) {
-    for (int32_t& s : v.v) s >>= bits;
-    return v;
-  }
+  static Sums Add(Sums a, Sums b) { return a + b; }
+  static Sums Subtract(Sums a, Sums b) { return a - b; }
+  static Sums Multiply(Sums a, Sums b) { return a * b; }
   static int32_t SumOf(Sums v) {
     int32_t sum = 0;
-    for (int32_t value : v.v) sum += value;
+    for (int i = 0; i < 16; ++i) sum += v[i];
     return sum;
   }
   static Sums Widen(const int8_t* sixteen) {
     Sums r;
-    for (int i = 0; i < 16; ++i) r.v[i] = sixteen[i];
+    for (int i = 0; i < 16; ++i) r[i] = sixteen[i];
     return r;
+  }
+  // Sizes are compared as integers, so that a NaN is the largest and is not lost.
+  static Sums MaxAbs(Sums a, Floats b) {
+    const Sums bits = reinterpret_cast<Sums>(b) & 0x7fffffff;
+    return a > bits ? a : bits;
+  }
+  static float LargestOf(Sums v) {
+    int32_t bits = 0;
+    for (int i = 0; i < 16; ++i) bits = v[i] > bits ? v[i] : bits;
+    return Read<float>(&bits);
   }
 
-  // Byte `kByte` of every lane, unsigned.
-  template <int kByte>
-  static Sums ByteOfLane(Bytes v) {
-    Sums r;
-    for (int i = 0; i < 16; ++i) r.v[i] = v.v[4 * i + kByte];
-    return r;
-  }
-
-  static constexpr bool kLooksUpFloats = false;
-
-  static Floats ZeroFloats() { return FillFloats(0.0f); }
-  static Floats FillFloats(float value) {
-    Floats r;
-    for (float& f : r.v) f = value;
-    return r;
-  }
-  static Floats LoadFloats(const float* from) {
-    Floats r;
-    __builtin_memcpy(r.v, from, sizeof r.v);
-    return r;
-  }
+  static Floats ZeroFloats() { return Floats{}; }
+  static Floats FillFloats(float value) { return Floats{} + value; }
+  static Floats LoadFloats(const float* from) { return Read<Floats>(from); }
   static Floats LoadBfloat16(const uint16_t* from) {
-    Floats r;
-    for (int i = 0; i < 16; ++i) {
-      const uint32_t bits = uint32_t{from[i]} << 16;
-      __builtin_memcpy(&r.v[i], &bits, 4);
-    }
-    return r;
+    Words r;
+    for (int i = 0; i < 16; ++i) r[i] = uint32_t{from[i]} << 16;
+    return reinterpret_cast<Floats>(r);
   }
-  static void StoreFloats(float* to, Floats v) { __builtin_memcpy(to, v.v, sizeof v.v); }
-  static Floats ToFloats(Sums v) {
-    Floats r;
-    for (int i = 0; i < 16; ++i) r.v[i] = static_cast<float>(v.v[i]);
-    return r;
-  }
-  static Floats AddFloats(Floats a, Floats b) {
-    for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
-    return a;
-  }
+  static void StoreFloats(float* to, Floats v) { __builtin_memcpy(to, &v, sizeof v); }
+  static Floats ToFloats(Sums v) { return __builtin_convertvector(v, Floats); }
+  static Floats AddFloats(Floats a, Floats b) { return a + b; }
+  static Floats SubtractFloats(Floats a, Floats b) { return a - b; }
+  static Floats MultiplyFloats(Floats a, Floats b) { return a * b; }
   // A product and a sum, rounded once where the processor can.
-  static Floats FusedAdd(Floats sum, Floats a, Floats b) {
-    for (int i = 0; i < 16; ++i) sum.v[i] += a.v[i] * b.v[i];
-    return sum;
-  }
-  static Floats SubtractFloats(Floats a, Floats b) {
-    for (int i = 0; i < 16; ++i) a.v[i] -= b.v[i];
-    return a;
-  }
+  static Floats FusedAdd(Floats sum, Floats a, Floats b) { return sum + a * b; }
   static Floats Exp(Floats x) {
-    for (float& f : x.v) f = std::exp(f);
+    for (int i = 0; i < 16; ++i) x[i] = std::exp(x[i]);
     return x;
   }
   // The sums of sixteen vectors, one a lane.
   static Floats SumsOf(const Floats (&v)[16]) {
-    Floats r;
+    Floats r = {};
     for (int i = 0; i < 16; ++i) {
-      r.v[i] = 0;
-      for (float value : v[i].v) r.v[i] += value;
+      for (int j = 0; j < 16; ++j) r[i] += v[i][j];
     }
     return r;
   }
-  static Floats MultiplyFloats(Floats a, Floats b) {
-    for (int i = 0; i < 16; ++i) a.v[i] *= b.v[i];
-    return a;
-  }
-  // Sizes are compared as integers, so that a NaN is the largest and is not lost.
-  static Sums MaxAbs(Sums a, Floats b) {
-    for (int i = 0; i < 16; ++i) {
-      int32_t bits;
-      __builtin_memcpy(&bits, &b.v[i], 4);
-      bits &= 0x7fffffff;
-      a.v[i] = a.v[i] > bits ? a.v[i] : bits;
-    }
-    return a;
-  }
-  static float LargestOf(Sums v) {
-    int32_t bits = 0;
-    for (int32_t value : v.v) bits = value > bits ? value : bits;
-    float largest;
-    __builtin_memcpy(&largest, &bits, 4);
-    return largest;
-  }
   static void StoreCodes(int8_t* to, Floats v, Floats least, Floats most) {
     for (int i = 0; i < 16; ++i) {
-      float value = v.v[i] > least.v[i] ? v.v[i] : least.v[i];
-      value = value < most.v[i] ? value : most.v[i];
+      float value = v[i] > least[i] ? v[i] : least[i];
+      value = value < most[i] ? value : most[i];
       to[i] = static_cast<int8_t>(std::nearbyint(value));
     }
   }

@@ -12,6 +12,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2 = {"avx2", Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
+const Target kAvx2 = {"avx2", Avx2::kInRegisters, Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
 
 }  // namespace gossamer

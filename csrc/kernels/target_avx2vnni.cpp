@@ -21,6 +21,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2Vnni = {"avx2vnni", Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
+const Target kAvx2Vnni = {"avx2vnni", Avx2::kInRegisters, Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
 
 }  // namespace gossamer

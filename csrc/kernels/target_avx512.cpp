@@ -14,6 +14,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx512 = {"avx512", Runs, Prepare<Avx512>, Multiply<Avx512>, Attend<Avx512>};
+const Target kAvx512 = {"avx512", Avx512::kInRegisters, Runs, Prepare<Avx512>, Multiply<Avx512>, Attend<Avx512>};
 
 }  // namespace gossamer

@@ -12,6 +12,6 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Runs, Prepare<Portable>, Multiply<Portable>, Attend<Portable>};
+const Target kPortable = {"portable", Portable::kInRegisters, Runs, Prepare<Portable>, Multiply<Portable>, Attend<Portable>};
 
 }  // namespace gossamer

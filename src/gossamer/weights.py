@@ -105,8 +105,9 @@ def beside(kernels: Sequence[Kernel]) -> Kernel | None:
         Array([[1., 2., 3.]], dtype=float32)
     """
     first, *others = kernels
-    if all(isinstance(kernel, jax.Array | np.ndarray) for kernel in kernels):
-        return jnp.concatenate(kernels, axis=-1)
+    arrays = [kernel for kernel in kernels if isinstance(kernel, jax.Array | np.ndarray)]
+    if len(arrays) == len(kernels):
+        return jnp.concatenate(arrays, axis=-1)
     if isinstance(first, Joinable) and all(type(other) is type(first) for other in others):
         return first.beside(others)
     return None

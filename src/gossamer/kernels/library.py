@@ -15,7 +15,9 @@ import warnings
 import jax
 import jax.ffi
 
-HANDLERS = ("gossamer_attention", "gossamer_product")
+ATTENTION = "gossamer_attention"
+PRODUCT = "gossamer_product"
+HANDLERS = (ATTENTION, PRODUCT)
 """The library's handlers of XLA's foreign function interface, each registered under its name."""
 
 _FILE = "libgossamer_kernels.so"

@@ -34,6 +34,14 @@ class Sizes(Protocol):
 _LEAVES = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}
 
 
+@runtime_checkable
+class Fusible(Protocol):
+    """A layer with projections that share an input."""
+
+    def fuse(self) -> None:
+        """Makes one product of them, where their kernels are stored alike."""
+
+
 class Block(nnx.Module):
     """Attention, then a feed-forward layer, each on normalized input and added to the stream.
 
@@ -53,7 +61,9 @@ class Block(nnx.Module):
 
         For running only: the parameters get other paths.
         """
-        raise NotImplementedError
+        for layer in (self.attention, self.mlp):
+            if isinstance(layer, Fusible):
+                layer.fuse()
 
     def __call__(
         self,

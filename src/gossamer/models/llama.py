@@ -196,11 +196,6 @@ class LlamaBlock(_decoder.Block):
         self.mlp_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon)
         self.mlp = SwiGLU(config, rngs)
 
-    def fuse(self) -> None:
-        """See `gossamer.models._decoder.Block.fuse`."""
-        self.attention.fuse()
-        self.mlp.fuse()
-
 
 class Llama(_decoder.Decoder):
     """A Llama language model."""

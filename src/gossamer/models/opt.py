@@ -168,10 +168,6 @@ class OptBlock(_decoder.Block):
         self.mlp_norm = LayerNorm(config.hidden_size, epsilon=NORM_EPSILON)
         self.mlp = OptMlp(config, rngs)
 
-    def fuse(self) -> None:
-        """See `gossamer.models._decoder.Block.fuse`."""
-        self.attention.fuse()
-
 
 class Opt(_decoder.Decoder):
     """An OPT language model."""

@@ -63,9 +63,14 @@ class KeyValueCache:
     ) -> "KeyValueCache":
         """A cache that has seen nothing."""
         shape = (batch_size, num_kv_heads, max_tokens, head_dim)
-        numbers = [jnp.zeros(shape, dtype) for _ in range(2)]  # two, so that both can be donated
-        scales = [jnp.ones(shape[:3]) if dtype == "int8" else None for _ in range(2)]
-        return cls(*numbers, jnp.zeros((), jnp.int32), *scales)
+        scaled = dtype == "int8"
+        planes = CachePlanes(  # each an array of its own, so that all can be donated
+            jnp.zeros(shape, dtype),
+            jnp.zeros(shape, dtype),
+            jnp.ones(shape[:3]) if scaled else None,
+            jnp.ones(shape[:3]) if scaled else None,
+        )
+        return cls.of(planes, jnp.zeros((), jnp.int32))
 
     @classmethod
     def of(cls, planes: CachePlanes, length: Int[Array, ""]) -> "KeyValueCache":
@@ -96,20 +101,12 @@ class KeyValueCache:
                 f"A cache of {self.max_tokens} tokens cannot take {keys.shape[2]}; make it longer."
             )
 
-        def put(there: Array | None, new: Array | None) -> Array | None:
-            if there is None or new is None:
-                return None
-            start = (0, 0, self.length, 0)[: there.ndim]
-            return lax.dynamic_update_slice(there, new, start)
+        def put(there: Array, new: Array) -> Array:
+            return lax.dynamic_update_slice(there, new, (0, 0, self.length, 0)[: there.ndim])
 
-        (keys, key_scales), (values, value_scales) = map(self._stored, (keys, values))
-        return KeyValueCache(
-            put(self.keys, keys),
-            put(self.values, values),
-            self.length + keys.shape[2],
-            put(self.key_scales, key_scales),
-            put(self.value_scales, value_scales),
-        )
+        (new_keys, key_scales), (new_values, value_scales) = map(self._stored, (keys, values))
+        new = CachePlanes(new_keys, new_values, key_scales, value_scales)
+        return self.of(jax.tree.map(put, self.planes, new), self.length + keys.shape[2])
 
     def decoded(self) -> tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]]:
         """Keys and values as float32."""

@@ -62,18 +62,18 @@ def attend(
     Returns:
         The heads' outputs, and the cache.
     """
-    none = jnp.zeros((*cache.keys.shape[:2], 0))
     scaled = cache.key_scales is not None
-    scales = (cache.key_scales, cache.value_scales) if scaled else (none, none)
-    operands = (queries, keys, values, cache.keys, cache.values, *scales, length)
-    results = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (queries, *operands[3:7])]
+    none = jnp.zeros((*cache.keys.shape[:2], 0))
+    planes = [none if plane is None else plane for plane in cache]
+    results = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (queries, *planes)]
     # Operands 3 to 6 are results 1 to 4, where there is anything in them.
     shared = {operand: operand - 2 for operand in range(3, 7 if scaled else 5)}
     call = jax.ffi.ffi_call(
-        library.HANDLERS[1],
+        library.ATTENTION,
         results,
         input_output_aliases=shared,
         vmap_method="sequential",
     )
-    out, *planes = call(*operands)
-    return out, CachePlanes(*planes) if scaled else CachePlanes(*planes[:2], None, None)
+    out, added_keys, added_values, *scales = call(queries, keys, values, *planes, length)
+    key_scales, value_scales = scales if scaled else (None, None)
+    return out, CachePlanes(added_keys, added_values, key_scales, value_scales)

@@ -124,7 +124,7 @@ def _call(layout: Layout, x: Array, planes: Planes) -> Array:
     tiles = planes.values.shape[0]
     none = jnp.zeros((tiles, 0), jnp.uint8)
     result = jax.eval_shape(functools.partial(_result, layout), x, planes)
-    return jax.ffi.ffi_call(library.HANDLERS[0], result)(
+    return jax.ffi.ffi_call(library.PRODUCT, result)(
         x,
         planes.values,
         none if planes.indices is None else planes.indices,
