@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from gossamer.packing import pack, pack_floats
 from gossamer.quantization import Int, Quantized
 from gossamer.sparsity import NM
-from gossamer.weights import Weight, dot, materialize, take
+from gossamer.weights import Weight, beside, dot, materialize, take
 
 IN, OUT = 64, 24  # OUT fills one and a half tiles of 16
 ASYMMETRIC = Int(4, group=16, symmetric=False)
@@ -185,3 +185,15 @@ def test_rounded_inputs_change_the_product_little_and_the_gradient_not_at_all(na
     assert 0 < np.linalg.norm(error) < 0.02 * np.linalg.norm(exact)
     gradient = jax.grad(lambda x: jnp.sum(dot(x, weight)))(x)
     assert_close(gradient, np.ones((20, OUT)) @ np.asarray(materialize(weight)).T)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_kernels_side_by_side_multiply_as_each_does(name):
+    make, _ = WEIGHTS[name]
+    parts = [make(kernel_of(out)) for out in (16, 32, 24)]  # the last does not fill its tiles
+    together = beside(parts)
+    assert together is not None
+    assert together.shape == (IN, 72)
+    x = jax.random.normal(jax.random.key(3), (3, IN))
+    want = jnp.concatenate([dot(x, part) for part in parts], axis=-1)
+    assert_close(dot(x, together), want)

@@ -120,3 +120,14 @@ def test_compressed_kernels_give_the_logits_of_the_values_they_stand_for(family,
 def test_a_text_longer_than_the_positions_is_refused(family):
     with pytest.raises(ValueError, match="32 positions, got 33 tokens; cut the text"):
         family.model()(jnp.zeros((1, 33), jnp.int32))
+
+
+def test_a_fused_block_gives_what_its_projections_give(family):
+    model = family.model()
+    x = jax.random.normal(jax.random.key(0), (1, 5, model.config.hidden_size))
+    block = model.layers[0]
+    want, _ = block(x, jnp.arange(5))
+    block.fuse()
+    assert block.attention.qkv_proj is not None
+    got, _ = block(x, jnp.arange(5))
+    np.testing.assert_allclose(got, want, atol=ATOL)

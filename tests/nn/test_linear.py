@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gossamer.nn.linear import CompressedParam, Embedding, Linear, Positions
+from gossamer.nn.linear import CompressedParam, Embedding, Linear, Positions, fuse
 from gossamer.quantization import Int, Quantized
 
 
@@ -52,3 +52,22 @@ def test_a_position_outside_the_table_gives_nan():
     rows = layer(jnp.array([2, 3]))
     np.testing.assert_array_equal(rows[0], layer.table.get_value()[2])
     assert np.isnan(rows[1]).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_fused_projections_give_what_each_gives(bias):
+    layers = [Linear(8, size, bias=bias, rngs=nnx.Rngs(size)) for size in (6, 2, 4)]
+    for layer in layers:
+        if layer.bias is not None:
+            layer.bias.set_value(jnp.arange(1.0, 1 + layer.bias.shape[0]))
+    x = jax.random.normal(jax.random.key(1), (3, 8))
+    fused = fuse(*layers)
+    for got, layer in zip(fused(x), layers, strict=True):
+        np.testing.assert_allclose(got, layer(x), rtol=1e-5, atol=1e-7)
+
+
+def test_projections_that_are_not_stored_alike_are_not_fused():
+    first, second = (Linear(8, 6, rngs=nnx.Rngs(seed)) for seed in range(2))
+    second.kernel = CompressedParam(quantized(second.kernel.get_value()))
+    assert fuse(first, second) is None
+    assert fuse(Linear(8, 6, bias=True, rngs=nnx.Rngs(0)), Linear(8, 6, rngs=nnx.Rngs(1))) is None

@@ -140,3 +140,12 @@ def test_packing_runs_in_shards_over_outputs():
 def test_floats_have_no_codes():
     with pytest.raises(ValueError, match=r"packed kernel \(64, 40\) holds float32 values and no"):
         made("floats")[0].unpack()
+
+
+def test_kernels_before_the_last_must_fill_their_tiles_to_lie_side_by_side():
+    whole, _ = made("positions", (64, 32))
+    part, _ = made("positions", (64, 40))
+    assert whole.beside([part]).shape == (64, 72)
+    assert part.beside([whole]) is None
+    other, _ = made("dense", (64, 32))
+    assert whole.beside([other]) is None

@@ -1,5 +1,6 @@
 """Continues a text with a model."""
 
+import collections
 import dataclasses
 import functools
 import time
@@ -29,8 +30,8 @@ class Generation:
         tokens: the ids generated, an end token included.
         prompt_tokens: tokens of the prompt.
         prefill_tokens_per_second: tokens of the prompt over the seconds until the first new token.
-        decode_tokens_per_second: tokens over seconds from the second token on; None where there
-            is no second one. Reading the weights and compiling count in neither.
+        decode_tokens_per_second: tokens after the first over the seconds from the first to the
+            last; None where there is only one. Reading the weights and compiling count in neither.
         stopped_by: `end` an end token, `stop` a stop string, `length` as many tokens as asked for,
             `context` the model's positions are used up.
     """
@@ -102,7 +103,7 @@ def generate(
 
 @dataclasses.dataclass
 class _Clock:
-    """What reading and drawing took, compilation and whatever happens between tokens left out."""
+    """What reading and drawing took, compilation left out."""
 
     prefill_seconds: float = 0.0
     step_seconds: float = 0.0
@@ -160,16 +161,23 @@ def _draw(
     logits, cache = runner.prefill(ids, len(ids) + count)
     token = _next_token(logits, key, 0, sampling)
     drawn = _checked(token, 0)
-    clock.prefill_seconds = time.perf_counter() - start
-    yield drawn
-    for index in range(1, count):
-        start = time.perf_counter()
-        logits, cache = runner.step(token, cache)
-        token = _next_token(logits, key, index, sampling)
-        drawn = _checked(token, index)
-        clock.step_seconds += time.perf_counter() - start
-        clock.steps += 1
-        yield drawn
+    first = time.perf_counter()
+    clock.prefill_seconds = first - start
+    # The next step is on its way before a token is waited for: neither Python nor who takes the
+    # tokens keeps the model waiting.
+    ahead: collections.deque[Int[Array, ""]] = collections.deque()
+    for index in range(1, count + 2):
+        if index < count:
+            logits, cache = runner.step(token, cache)
+            token = _next_token(logits, key, index, sampling)
+            ahead.append(token)
+        if index == 1:
+            yield drawn
+        elif ahead:
+            drawn = _checked(ahead.popleft(), index - 1)
+            clock.steps = index - 1
+            clock.step_seconds = time.perf_counter() - first
+            yield drawn
 
 
 @functools.partial(jax.jit, static_argnames="sampling")
