@@ -17,6 +17,12 @@ const Target* Chosen() {
 
 }  // namespace gossamer
 
+// Reads memory; the time it takes is the caller's to measure. See csrc/kernels/read-inl.h.
+extern "C" __attribute__((visibility("default"))) uint64_t gossamer_read(
+    const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead) {
+  return gossamer::Chosen()->read(data, bytes, streams, ahead);
+}
+
 // The targets that this processor runs, the fastest first, with spaces between.
 extern "C" __attribute__((visibility("default"))) const char* gossamer_targets() {
   static const std::string names = [] {

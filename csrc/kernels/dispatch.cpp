@@ -14,6 +14,9 @@ const Target* const kTargets[] = {
 #ifdef GOSSAMER_HAVE_AVX2
     &kAvx2,
 #endif
+#ifdef GOSSAMER_HAVE_NEON
+    &kNeon,
+#endif
     &kPortable,
     nullptr,
 };

@@ -64,6 +64,8 @@ struct Target {
                    uint8_t* scratch);
   // Computes head groups [first, last) of batch * kv_heads; `scratch` at a multiple of 64.
   void (*attend)(const Attention& a, int64_t first, int64_t last, uint8_t* scratch);
+  // Reads memory in equal parts side by side, asking for what is `ahead`; see read-inl.h.
+  uint64_t (*read)(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead);
 };
 
 // The fastest target that this processor runs, or the one named; nullptr if it cannot run that.

@@ -80,6 +80,7 @@ struct Avx2 {
   }
 
   static Sums Zero() { return Twice(_mm256_setzero_si256()); }
+  static Sums FromBytes(Bytes v) { return v; }
   static Sums FillSums(int32_t value) { return Twice(_mm256_set1_epi32(value)); }
 #ifdef GOSSAMER_VNNI
   static __m256i DotHalf(__m256i sums, __m256i bytes, __m256i codes) {

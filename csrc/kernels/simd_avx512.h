@@ -62,6 +62,7 @@ struct Avx512 {
   static Bytes Lookup(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
 
   static Sums Zero() { return _mm512_setzero_si512(); }
+  static Sums FromBytes(Bytes v) { return v; }
   static Sums FillSums(int32_t value) { return _mm512_set1_epi32(value); }
   // Adds the four products of unsigned and signed bytes of every lane.
   static Sums Dot(Sums sums, Bytes bytes, Bytes codes) {

@@ -53,6 +53,7 @@ struct Portable {
   }
 
   static Sums Zero() { return Sums{}; }
+  static Sums FromBytes(Bytes v) { return reinterpret_cast<Sums>(v); }
   static Sums FillSums(int32_t value) { return Sums{} + value; }
   // Byte `kByte` of every lane, unsigned.
   template <int kByte>

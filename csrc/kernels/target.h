@@ -8,6 +8,7 @@ namespace gossamer {
 extern const Target kAvx512;
 extern const Target kAvx2Vnni;
 extern const Target kAvx2;
+extern const Target kNeon;
 extern const Target kPortable;
 
 }  // namespace gossamer

@@ -1,5 +1,6 @@
 #include "attention-inl.h"
 #include "product-inl.h"
+#include "read-inl.h"
 #include "simd_avx2.h"
 #include "target.h"
 
@@ -12,6 +13,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2 = {"avx2", Avx2::kInRegisters, Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
+const Target kAvx2 = {"avx2", Avx2::kInRegisters, Runs, Prepare<Avx2>,
+                       Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>};
 
 }  // namespace gossamer

@@ -3,6 +3,7 @@
 
 #include "attention-inl.h"
 #include "product-inl.h"
+#include "read-inl.h"
 #include "simd_avx2.h"
 #include "target.h"
 
@@ -21,6 +22,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2Vnni = {"avx2vnni", Avx2::kInRegisters, Runs, Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>};
+const Target kAvx2Vnni = {"avx2vnni", Avx2::kInRegisters, Runs, Prepare<Avx2>,
+                       Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>};
 
 }  // namespace gossamer

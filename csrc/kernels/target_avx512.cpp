@@ -1,5 +1,6 @@
 #include "attention-inl.h"
 #include "product-inl.h"
+#include "read-inl.h"
 #include "simd_avx512.h"
 #include "target.h"
 
@@ -14,6 +15,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx512 = {"avx512", Avx512::kInRegisters, Runs, Prepare<Avx512>, Multiply<Avx512>, Attend<Avx512>};
+const Target kAvx512 = {"avx512", Avx512::kInRegisters, Runs, Prepare<Avx512>,
+                       Multiply<Avx512>, Attend<Avx512>, ReadMemory<Avx512>};
 
 }  // namespace gossamer

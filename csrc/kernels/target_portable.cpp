@@ -1,5 +1,6 @@
 #include "attention-inl.h"
 #include "product-inl.h"
+#include "read-inl.h"
 #include "simd_portable.h"
 #include "target.h"
 
@@ -12,6 +13,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Portable::kInRegisters, Runs, Prepare<Portable>, Multiply<Portable>, Attend<Portable>};
+const Target kPortable = {"portable", Portable::kInRegisters, Runs, Prepare<Portable>,
+                       Multiply<Portable>, Attend<Portable>, ReadMemory<Portable>};
 
 }  // namespace gossamer

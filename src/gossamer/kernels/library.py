@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 
 import jax
 import jax.ffi
@@ -57,6 +58,17 @@ def targets() -> tuple[str, ...]:
     """The instruction sets that this machine and this build have, the fastest first."""
     library = _library()
     return () if isinstance(library, str) else tuple(library.gossamer_targets().decode().split())
+
+
+def reader() -> Callable[[int, int, int, int], int] | None:
+    """Reads memory: address, bytes, parts side by side, bytes ahead. None without kernels."""
+    library = _library()
+    if isinstance(library, str):
+        return None
+    read = library.gossamer_read
+    read.argtypes = [ctypes.c_void_p] + 3 * [ctypes.c_int64]
+    read.restype = ctypes.c_uint64
+    return read
 
 
 def _required() -> bool:

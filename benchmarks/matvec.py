@@ -1,0 +1,270 @@
+"""Products of few rows with packed weights, from memory and from cache, against what there is.
+
+    python benchmarks/matvec.py --out docs/results/
+
+Every case is checked against float64 on the kernel's own values, then timed in turns with its
+peers; the least of each is kept. From memory means a rotation over kernels of 256 MB and more in
+all. The bound beside a figure is the kernel's bytes over the speed at which this machine reads
+memory, measured in the same run by the best of several readers, or by a kernel if one is faster.
+
+Peers: XLA with a float32 kernel in either orientation (the faster counts), bfloat16 and int8; ONNX
+Runtime's MatMulNBits with accuracy level 4 (`pip install onnxruntime onnx`, left out where it is
+missing). The number of threads is that of the processors this process may use: `taskset -c 0`
+makes it one. The last line is JSON.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gossamer.kernels import targets
+from gossamer.kernels.bandwidth import read_gb_per_second
+from gossamer.packing import Packed, pack
+from gossamer.quantization import Codes, Int
+from gossamer.sparsity import NM
+
+MEMORY_BYTES = 256e6
+THREADS = len(os.sched_getaffinity(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One kernel and how it is read."""
+
+    size: int  # in
+    out: int
+    group: int
+    rows: int
+    bits: int
+    pattern: NM | None
+    activations: Int | None
+    from_memory: bool
+
+    def __str__(self) -> str:
+        pattern = "dense" if self.pattern is None else str(self.pattern)
+        inputs = "floats" if self.activations is None else f"int{self.activations.bits}"
+        place = "memory" if self.from_memory else "cache"
+        return (
+            f"{pattern} int{self.bits} x {inputs}, [{self.size}, {self.out}], groups of "
+            f"{self.group}, {self.rows} rows, from {place}"
+        )
+
+
+def random_packed(case: Case, seed: int) -> Packed:
+    """Codes as a trained kernel's would be, small ones more often."""
+    random = np.random.default_rng(seed)
+    format = Int(case.bits, group=case.group, scale="bfloat16")
+    shape = (case.size, case.out)
+    draws = random.integers(1, format.qmax + 1, shape, dtype=np.int8)
+    codes = draws * random.choice(np.array([-1, 1], np.int8), shape)
+    mask = None
+    if case.pattern is not None:
+        order = random.random((case.size // case.pattern.m, case.pattern.m, case.out))
+        rank = np.argsort(np.argsort(order, axis=1), axis=1)
+        mask = (rank < case.pattern.n).reshape(shape)
+        codes = codes * mask
+    scales = jnp.full((case.size // case.group, case.out), 2.0**-7)
+    mask = None if mask is None else jnp.asarray(mask)
+    return pack(Codes(jnp.asarray(codes), scales), format, case.pattern, mask, case.activations)
+
+
+def check(kernel: Packed, x: jax.Array) -> None:
+    """Against float64 on the kernel's values; int8 activations are allowed their rounding."""
+    want = np.asarray(x, np.float64) @ np.asarray(kernel.materialize(), np.float64)
+    got = np.asarray(kernel.dot(x))
+    tolerance = 1e-4 if kernel.activations is None else 2e-2
+    assert np.linalg.norm(got - want) <= tolerance * np.linalg.norm(want), str(kernel.shape)
+
+
+def rotation(case: Case, nbytes: float) -> int:
+    """How many kernels of so many bytes are taken in turns."""
+    return max(1, int(np.ceil(MEMORY_BYTES / nbytes))) if case.from_memory else 1
+
+
+def ours(case: Case, x: jax.Array) -> tuple[Callable[[], None], float]:
+    """A call that multiplies by every kernel of the rotation, and their bytes."""
+    first = random_packed(case, 0)
+    check(first, x)
+    # Copies hold the same numbers in other memory, which is what matters here.
+    kernels = [jax.tree.map(jnp.copy, first) for _ in range(rotation(case, first.nbytes))]
+    multiply = jax.jit(lambda x, kernels: [kernel.dot(x) for kernel in kernels])
+    return lambda: jax.block_until_ready(multiply(x, kernels)), sum(k.nbytes for k in kernels)
+
+
+def xla_peers(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None], int]]:
+    """XLA's own products, with how many kernels each call multiplies by."""
+    values = np.random.default_rng(0).normal(size=(case.size, case.out)).astype(np.float32)
+    for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16), ("int8", jnp.int8)):
+        kernel = jnp.asarray(values * (20 if name == "int8" else 1)).astype(dtype)
+        inputs = (x * 20 if name == "int8" else x).astype(dtype)
+        result = jnp.int32 if name == "int8" else jnp.float32
+        for orientation in ("in out", "out in") if name == "float32" else ("in out",):
+            count = rotation(case, kernel.nbytes)
+            copies = [
+                jnp.copy(kernel if orientation == "in out" else kernel.T) for _ in range(count)
+            ]
+            form = "ri,io->ro" if orientation == "in out" else "ri,oi->ro"
+            multiply = jax.jit(
+                lambda x, kernels, form=form, result=result: [
+                    jnp.einsum(form, x, kernel, preferred_element_type=result) for kernel in kernels
+                ]
+            )
+            yield (
+                f"XLA {name}" + (f" [{orientation}]" if name == "float32" else ""),
+                lambda multiply=multiply, copies=copies, inputs=inputs: jax.block_until_ready(
+                    multiply(inputs, copies)
+                ),
+                count,
+            )
+            del copies
+
+
+def onnx_peer(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None], int]]:
+    """ONNX Runtime's blockwise int4 product; nothing where it is not installed."""
+    if case.bits != 4:
+        return
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        return
+    random = np.random.default_rng(0)
+    blocks = case.size // case.group
+    weights = random.integers(0, 256, (case.out, blocks, case.group // 2), dtype=np.uint8)
+    scales = np.full((case.out, blocks), 2.0**-7, np.float32)
+    count = rotation(case, weights.nbytes + scales.nbytes)
+    nodes, stored = [], []
+    for index in range(count):
+        names = [f"weights{index}", f"scales{index}"]
+        stored += [
+            onnx.numpy_helper.from_array(array, name)
+            for array, name in zip((weights, scales.ravel()), names, strict=True)
+        ]
+        nodes.append(
+            onnx.helper.make_node(
+                "MatMulNBits",
+                ["x", *names],
+                [f"y{index}"],
+                domain="com.microsoft",
+                K=case.size,
+                N=case.out,
+                bits=4,
+                block_size=case.group,
+                accuracy_level=4,
+            )
+        )
+    real = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes,
+        "product",
+        [onnx.helper.make_tensor_value_info("x", real, [case.rows, case.size])],
+        [
+            onnx.helper.make_tensor_value_info(f"y{i}", real, [case.rows, case.out])
+            for i in range(count)
+        ],
+        stored,
+    )
+    sets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=sets, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    inputs = {"x": np.asarray(x)}
+    yield "ONNX Runtime MatMulNBits", lambda: session.run(None, inputs), count
+
+
+def seconds_in_turns(calls: dict[str, Callable[[], None]], budget: float) -> dict[str, float]:
+    """The least time of each call, taken in turns until the budget is used up; once at least."""
+    for call in calls.values():
+        call()
+    best = dict.fromkeys(calls, float("inf"))
+    end = time.perf_counter() + budget
+    while True:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return best
+
+
+def measure(case: Case, budget: float) -> dict:
+    """One row of the table: seconds of a single product."""
+    x = jax.random.normal(jax.random.key(0), (case.rows, case.size))
+    call, nbytes = ours(case, x)
+    per_call = {"ours": rotation(case, random_packed(case, 0).nbytes)}
+    calls = {"ours": call}
+    for name, peer, count in (*xla_peers(case, x), *onnx_peer(case, x)):
+        calls[name], per_call[name] = peer, count
+    seconds = {
+        name: best / per_call[name] for name, best in seconds_in_turns(calls, budget).items()
+    }
+    return {
+        "case": str(case),
+        "ours_seconds": seconds.pop("ours"),
+        "peers": seconds,
+        "bytes": nbytes / per_call["ours"],
+        "from_memory": case.from_memory,
+    }
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """What decoding meets: shapes of small and large models, 4 bits and others."""
+    shapes = [(2048, 8192, 128, True), (576, 1536, 64, False)]
+    if not quick:
+        shapes = [
+            (8192, 8192, 128, True),
+            (2048, 8192, 128, True),
+            (2048, 8192, 128, False),
+            (576, 1536, 64, False),
+        ]
+    kinds = [(4, None), (4, NM(2, 4)), (4, NM(1, 4))]
+    if not quick:
+        kinds += [(8, None), (2, None), (2, NM(1, 4)), (4, NM(4, 8))]
+    for size, out, group, from_memory in shapes:
+        for bits, pattern in kinds:
+            for activations in (Int(8), None):
+                yield Case(size, out, group, 1, bits, pattern, activations, from_memory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--out", type=pathlib.Path, help="folder for the result as JSON")
+    args = parser.parse_args()
+    budget = 0.5 if args.quick else 3.0
+    rows = []
+    for case in cases(args.quick):
+        rows.append(measure(case, budget))
+        print(f"{rows[-1]['ours_seconds'] * 1e6:10.1f} us  {case}", flush=True)
+    bandwidth = read_gb_per_second(threads=THREADS, seconds=budget)
+    from_memory = [row for row in rows if row["from_memory"]]
+    bandwidth = max(bandwidth, *(row["bytes"] / row["ours_seconds"] / 1e9 for row in from_memory))
+    for row in rows:
+        row["bound_seconds"] = row["bytes"] / bandwidth / 1e9
+        peers = ", ".join(
+            f"{name} {s / row['ours_seconds']:.2f}" for name, s in row["peers"].items()
+        )
+        print(
+            f"{row['case']}: {row['bound_seconds'] / row['ours_seconds']:.0%} of the bound; {peers}"
+        )
+    machine = f"{platform.machine()}, {THREADS} threads, {targets()[0]}"
+    line = json.dumps({"machine": machine, "read_gb_per_second": bandwidth, "rows": rows})
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f"matvec-{THREADS}.json").write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
