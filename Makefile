@@ -34,7 +34,7 @@ define make_environment
 	@rm -f $(1)/ready-* $(1)/built-*
 endef
 
-.PHONY: help demo test test-all test-lowest test-native lint format docs clean
+.PHONY: help demo test test-all test-lowest test-native test-arm lint format docs clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -44,6 +44,7 @@ help:
 	@echo "make test-all     every test: also the slow ones, and the peers (PyTorch, transformers)"
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows"
 	@echo "make test-native  the tests of the C++ kernels, with sanitizers"
+	@echo "make test-arm     the same cross-compiled for 64-bit Arm and run under qemu"
 	@echo "make lint         ruff and pyright; make format repairs what ruff can"
 	@echo "make docs         the documentation, in site/"
 	@echo "make clean        removes the environments and everything that was built"
@@ -64,6 +65,13 @@ test-native: $(READY)
 	$(VENV)/bin/cmake -S . -B build/native -DGOSSAMER_SANITIZE=ON
 	$(VENV)/bin/cmake --build build/native --parallel 2
 	build/native/kernel_tests
+
+# Needs Debian's g++-aarch64-linux-gnu and qemu-user-static, or what is named so elsewhere.
+test-arm: $(READY)
+	$(VENV)/bin/cmake -S . -B build/arm -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+	$(VENV)/bin/cmake --build build/arm --parallel 2
+	qemu-aarch64-static -cpu max build/arm/kernel_tests
 
 lint: $(READY)-lint
 	$(VENV)/bin/ruff check .
