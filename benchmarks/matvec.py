@@ -33,6 +33,7 @@ from gossamer.quantization import Codes, Int
 from gossamer.sparsity import NM
 
 MEMORY_BYTES = 256e6
+IN_A_CALL = 16  # products at least, so that calling costs little
 THREADS = len(os.sched_getaffinity(0))
 
 
@@ -90,42 +91,54 @@ def rotation(case: Case, nbytes: float) -> int:
     return max(1, int(np.ceil(MEMORY_BYTES / nbytes))) if case.from_memory else 1
 
 
-def ours(case: Case, x: jax.Array) -> tuple[Callable[[], None], float]:
-    """A call that multiplies by every kernel of the rotation, and their bytes."""
+def several(x: jax.Array, count: int) -> list[jax.Array]:
+    """Inputs that differ, so that no compiler makes one product of many."""
+    return [x * (1 + index / 64) for index in range(count)]
+
+
+def ours(case: Case, x: jax.Array) -> tuple[Callable[[], None], int, int]:
+    """A call that multiplies by kernels in turns, how many products it is, a kernel's bytes."""
     first = random_packed(case, 0)
     check(first, x)
     # Copies hold the same numbers in other memory, which is what matters here.
     kernels = [jax.tree.map(jnp.copy, first) for _ in range(rotation(case, first.nbytes))]
-    multiply = jax.jit(lambda x, kernels: [kernel.dot(x) for kernel in kernels])
-    return lambda: jax.block_until_ready(multiply(x, kernels)), sum(k.nbytes for k in kernels)
+    inputs = several(x, max(len(kernels), IN_A_CALL))
+
+    @jax.jit
+    def multiply(inputs: list[jax.Array], kernels: list[Packed]) -> list[jax.Array]:
+        return [kernels[i % len(kernels)].dot(x) for i, x in enumerate(inputs)]
+
+    return lambda: jax.block_until_ready(multiply(inputs, kernels)), len(inputs), first.nbytes
+
+
+def xla_call(
+    form: str, inputs: list[jax.Array], kernels: list[jax.Array], result: type
+) -> Callable[[], None]:
+    """A call that multiplies every input by the kernels in turns."""
+
+    @jax.jit
+    def multiply(inputs: list[jax.Array], kernels: list[jax.Array]) -> list[jax.Array]:
+        return [
+            jnp.einsum(form, x, kernels[i % len(kernels)], preferred_element_type=result)
+            for i, x in enumerate(inputs)
+        ]
+
+    return lambda: jax.block_until_ready(multiply(inputs, kernels))
 
 
 def xla_peers(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None], int]]:
-    """XLA's own products, with how many kernels each call multiplies by."""
+    """XLA's own products, with how many products each call is."""
     values = np.random.default_rng(0).normal(size=(case.size, case.out)).astype(np.float32)
     for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16), ("int8", jnp.int8)):
         kernel = jnp.asarray(values * (20 if name == "int8" else 1)).astype(dtype)
-        inputs = (x * 20 if name == "int8" else x).astype(dtype)
+        count = rotation(case, kernel.nbytes)
+        inputs = [row.astype(dtype) for row in several(20 * x, max(count, IN_A_CALL))]
         result = jnp.int32 if name == "int8" else jnp.float32
-        for orientation in ("in out", "out in") if name == "float32" else ("in out",):
-            count = rotation(case, kernel.nbytes)
-            copies = [
-                jnp.copy(kernel if orientation == "in out" else kernel.T) for _ in range(count)
-            ]
-            form = "ri,io->ro" if orientation == "in out" else "ri,oi->ro"
-            multiply = jax.jit(
-                lambda x, kernels, form=form, result=result: [
-                    jnp.einsum(form, x, kernel, preferred_element_type=result) for kernel in kernels
-                ]
-            )
-            yield (
-                f"XLA {name}" + (f" [{orientation}]" if name == "float32" else ""),
-                lambda multiply=multiply, copies=copies, inputs=inputs: jax.block_until_ready(
-                    multiply(inputs, copies)
-                ),
-                count,
-            )
-            del copies
+        for form in ("ri,io->ro", "ri,oi->ro") if name == "float32" else ("ri,io->ro",):
+            laid = kernel.T if form == "ri,oi->ro" else kernel
+            copies = [jnp.copy(laid) for _ in range(count)]
+            label = f"XLA {name} [out, in]" if form == "ri,oi->ro" else f"XLA {name}"
+            yield label, xla_call(form, inputs, copies, result), len(inputs)
 
 
 def onnx_peer(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None], int]]:
@@ -139,38 +152,37 @@ def onnx_peer(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None
         return
     random = np.random.default_rng(0)
     blocks = case.size // case.group
-    weights = random.integers(0, 256, (case.out, blocks, case.group // 2), dtype=np.uint8)
-    scales = np.full((case.out, blocks), 2.0**-7, np.float32)
-    count = rotation(case, weights.nbytes + scales.nbytes)
-    nodes, stored = [], []
-    for index in range(count):
-        names = [f"weights{index}", f"scales{index}"]
-        stored += [
-            onnx.numpy_helper.from_array(array, name)
-            for array, name in zip((weights, scales.ravel()), names, strict=True)
-        ]
-        nodes.append(
-            onnx.helper.make_node(
-                "MatMulNBits",
-                ["x", *names],
-                [f"y{index}"],
-                domain="com.microsoft",
-                K=case.size,
-                N=case.out,
-                bits=4,
-                block_size=case.group,
-                accuracy_level=4,
-            )
+    shape = (case.out, blocks, case.group // 2)
+    kernels = rotation(case, np.prod(shape) + case.out * blocks * 4)
+    rows = several(x, max(kernels, IN_A_CALL))
+    inputs = {f"x{index}": np.asarray(row) for index, row in enumerate(rows)}
+    stored = []
+    for index in range(kernels):  # of numbers that differ, or equal ones would become one
+        weights = random.integers(0, 256, shape, dtype=np.uint8)
+        scales = random.uniform(0.5, 1, case.out * blocks).astype(np.float32)
+        stored.append(onnx.numpy_helper.from_array(weights, f"weights{index}"))
+        stored.append(onnx.numpy_helper.from_array(scales, f"scales{index}"))
+    settings = {"K": case.size, "N": case.out, "bits": 4, "block_size": case.group}
+    nodes = [
+        onnx.helper.make_node(
+            "MatMulNBits",
+            [name, f"weights{index % kernels}", f"scales{index % kernels}"],
+            [f"y{index}"],
+            domain="com.microsoft",
+            accuracy_level=4,
+            **settings,
         )
-    real = onnx.TensorProto.FLOAT
+        for index, name in enumerate(inputs)
+    ]
+
+    def value(name: str, size: int) -> "onnx.ValueInfoProto":
+        return onnx.helper.make_tensor_value_info(name, 1, [case.rows, size])  # 1: float32
+
     graph = onnx.helper.make_graph(
         nodes,
-        "product",
-        [onnx.helper.make_tensor_value_info("x", real, [case.rows, case.size])],
-        [
-            onnx.helper.make_tensor_value_info(f"y{i}", real, [case.rows, case.out])
-            for i in range(count)
-        ],
+        "products",
+        [value(name, case.size) for name in inputs],
+        [value(node.output[0], case.out) for node in nodes],
         stored,
     )
     sets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)]
@@ -179,41 +191,47 @@ def onnx_peer(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None
     options.intra_op_num_threads = THREADS
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    inputs = {"x": np.asarray(x)}
-    yield "ONNX Runtime MatMulNBits", lambda: session.run(None, inputs), count
+    yield "ONNX Runtime MatMulNBits", lambda: session.run(None, inputs), len(inputs)
 
 
-def seconds_in_turns(calls: dict[str, Callable[[], None]], budget: float) -> dict[str, float]:
-    """The least time of each call, taken in turns until the budget is used up; once at least."""
-    for call in calls.values():
-        call()
+def seconds_in_turns(
+    calls: dict[str, tuple[Callable[[], None], int]], budget: float
+) -> dict[str, float]:
+    """The least time of one product of each, taken in turns.
+
+    All take three turns; then those go on that are at most twice as slow as the fastest, until the
+    budget is used up.
+    """
+    for call, _ in calls.values():
+        call()  # compiles
     best = dict.fromkeys(calls, float("inf"))
-    end = time.perf_counter() + budget
-    while True:
-        for name, call in calls.items():
+    racing, turn, end = list(calls), 0, float("inf")
+    while time.perf_counter() < end:
+        for name in racing:
+            call, count = calls[name]
             start = time.perf_counter()
             call()
-            best[name] = min(best[name], time.perf_counter() - start)
-        if time.perf_counter() > end:
-            return best
+            best[name] = min(best[name], (time.perf_counter() - start) / count)
+        turn += 1
+        if turn == 3:
+            racing = [name for name in racing if best[name] < 2 * min(best.values())]
+            end = time.perf_counter() + budget
+    return best
 
 
 def measure(case: Case, budget: float) -> dict:
     """One row of the table: seconds of a single product."""
     x = jax.random.normal(jax.random.key(0), (case.rows, case.size))
-    call, nbytes = ours(case, x)
-    per_call = {"ours": rotation(case, random_packed(case, 0).nbytes)}
-    calls = {"ours": call}
-    for name, peer, count in (*xla_peers(case, x), *onnx_peer(case, x)):
-        calls[name], per_call[name] = peer, count
-    seconds = {
-        name: best / per_call[name] for name, best in seconds_in_turns(calls, budget).items()
-    }
+    call, count, nbytes = ours(case, x)
+    calls = {"ours": (call, count)}
+    for name, peer, peer_count in (*xla_peers(case, x), *onnx_peer(case, x)):
+        calls[name] = (peer, peer_count)
+    seconds = seconds_in_turns(calls, budget)
     return {
         "case": str(case),
         "ours_seconds": seconds.pop("ours"),
         "peers": seconds,
-        "bytes": nbytes / per_call["ours"],
+        "bytes": nbytes,
         "from_memory": case.from_memory,
     }
 

@@ -178,7 +178,6 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / kFields;
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const int64_t ahead = Ahead(k.value_bytes, 1);
   float codes[kLanes];
   FillCodeTable<kBits == 8 ? 2 : kBits>(codes);
   const Floats table = S::LoadFloats(codes);
@@ -194,7 +193,7 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
       Unroll<kTurns<kRows>>([&](auto i) GOSSAMER_STEP { sums[r][i] = S::ZeroFloats(); });
     });
     for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
-      const auto fields = LoadStream<S>(word, ahead);
+      const auto fields = LoadStream<S>(word);
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const Floats weight = CodeFloats<S, kBits, f>(fields, table);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -221,9 +220,7 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / k.m * k.n / kFields;
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const int64_t ahead = Ahead(k.value_bytes, 1);
   const uint8_t* place = k.indices + tile * k.index_bytes;
-  const int64_t places_ahead = Ahead(k.index_bytes, 1);
   float codes[kLanes];
   FillCodeTable<kBits == 8 ? 2 : kBits>(codes);
   const Floats table = S::LoadFloats(codes);
@@ -239,10 +236,10 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
       Unroll<kTurns<kRows>>([&](auto i) GOSSAMER_STEP { sums[r][i] = S::ZeroFloats(); });
     });
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes) {
-      const auto places = LoadStream<S>(place, places_ahead);
+      const auto places = LoadStream<S>(place);
       typename S::Bytes fields[kFields / kCodeFields];
       for (auto& field : fields) {
-        field = LoadStream<S>(word, ahead);
+        field = LoadStream<S>(word);
         word += kVectorBytes;
       }
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {

@@ -62,6 +62,13 @@ GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums])
   return total;
 }
 
+template <class S, int kCount>
+GOSSAMER_INLINE typename S::Sums AddAll(const typename S::Sums (&sums)[kCount]) {
+  auto total = sums[0];
+  for (int i = 1; i < kCount; ++i) total = S::Add(total, sums[i]);
+  return total;
+}
+
 template <class S, int kBits>
 constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
 
@@ -75,7 +82,6 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / (4 * kWindows);  // of a group
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const int64_t ahead = Ahead(k.value_bytes, kTiles);
   const int8_t* x[kRows];
   typename S::Floats y[kTiles][kRows];
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -95,7 +101,7 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
       Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
         typename S::Bytes fields[kTiles];
         Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-          fields[t] = LoadStream<S>(word + t * k.value_bytes + u * kVectorBytes, ahead);
+          fields[t] = LoadStream<S>(word + t * k.value_bytes + u * kVectorBytes);
         });
         Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
           Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -161,13 +167,12 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   constexpr int kCodeWindows = 8 / kBits;   // of a word of codes
   constexpr int kWords = kWindows / kCodeWindows;
   constexpr int kParts = kPartialSums<S, kBits>;
+  constexpr int kShifts = 2;  // take turns, so that one does not wait for the last
   static_assert(kWindows % kCodeWindows == 0, "words of codes fill words of places");
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / k.m * k.n / (4 * kWindows);
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const int64_t ahead = Ahead(k.value_bytes, kTiles);
   const uint8_t* place = k.indices + tile * k.index_bytes;
-  const int64_t places_ahead = Ahead(k.index_bytes, kTiles);
   const int8_t* x[kRows];
   typename S::Floats y[kTiles][kRows];
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -177,20 +182,20 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const Bytes offset = S::Fill(Offset<S>(kBits));
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kTiles][kRows][kParts];
-    Sums shift[kTiles][kRows];
+    Sums shift[kTiles][kRows][kShifts];
     Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       Unroll<kRows>([&](auto r) GOSSAMER_STEP {
         Unroll<kParts>([&](auto i) GOSSAMER_STEP { sums[t][r][i] = S::Zero(); });
-        shift[t][r] = S::Zero();
+        Unroll<kShifts>([&](auto i) GOSSAMER_STEP { shift[t][r][i] = S::Zero(); });
       });
     });
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
       Bytes low[kTiles], high[kTiles], fields[kTiles][kWords];
       Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-        low[t] = LoadStream<S>(place + t * k.index_bytes, places_ahead);
+        low[t] = LoadStream<S>(place + t * k.index_bytes);
         high[t] = S::template ShiftRight<4>(low[t]);
         Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-          fields[t][i] = LoadStream<S>(word + t * k.value_bytes + i * kVectorBytes, ahead);
+          fields[t][i] = LoadStream<S>(word + t * k.value_bytes + i * kVectorBytes);
         });
       });
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
@@ -205,7 +210,8 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
             const Bytes chosen = S::Lookup(table, index[t]);
             Sums& sum = sums[t][r][v % kParts];
             sum = DotCodes<S, kBits>(sum, codes[t], chosen);
-            shift[t][r] = DotCodes<S, kBits>(shift[t][r], offset, chosen);
+            Sums& moved = shift[t][r][v % kShifts];
+            moved = DotCodes<S, kBits>(moved, offset, chosen);
           });
         });
       });
@@ -214,7 +220,7 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
     Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
       const auto scales = LoadScales<S>(k, tile + t, group);
       Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-        const Sums total = S::Subtract(Combine<S, kBits>(sums[t][r]), shift[t][r]);
+        const Sums total = S::Subtract(Combine<S, kBits>(sums[t][r]), AddAll<S>(shift[t][r]));
         y[t][r] = S::AddFloats(y[t][r], S::MultiplyFloats(S::ToFloats(total), scales));
       });
     });

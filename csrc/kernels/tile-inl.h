@@ -49,19 +49,12 @@ GOSSAMER_INLINE typename S::Sums GroupShift(const Packed& k, int64_t tile, int64
 // Bytes ahead of what is read. Tried on one core of a Zen 5 and a matrix in memory: 0, 30 GB/s of 40;
 // 512, 25; 1024, 33; 2048 and 4096, 32 to 39.
 constexpr int64_t kAhead = 2048;
-// Tiles that are read side by side ask for the next ones if all are no more than this: what is ahead
-// within short tiles is being read already.
-constexpr int64_t kBlock = 16384;
-
-GOSSAMER_INLINE int64_t Ahead(int64_t tile_bytes, int tiles) {
-  return tiles > 1 && tiles * tile_bytes <= kBlock ? tiles * tile_bytes : kAhead;
-}
 
 // Reads a vector of weights, and asks for what comes later: processors prefetch too little by
 // themselves to keep a core's share of the memory busy.
 template <class S>
-GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from, int64_t ahead) {
-  __builtin_prefetch(from + ahead);
+GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from) {
+  __builtin_prefetch(from + kAhead);
   return S::Load(from);
 }
 
