@@ -13,49 +13,15 @@ from hypothesis import strategies as st
 
 from gossamer import kernels
 from gossamer.kernels.product import Planes, product, why_not
-from gossamer.packing import Packed, pack
+from gossamer.packing import Packed
 from gossamer.packing.pack import check_packable
 from gossamer.quantization import Int
 from gossamer.sparsity import NM
+from tests.kernels.oracle import UNIT, exact, made
 
 pytestmark = pytest.mark.skipif(
     kernels.why_unavailable() is not None, reason=f"no kernels: {kernels.why_unavailable()}"
 )
-UNIT = 2.0**-24  # of float32: what a rounding changes at most, relatively
-
-
-def made(shape, format, pattern, activations, seed=0):
-    """A packed kernel of full-range codes, and the codes."""
-    values = jax.random.normal(jax.random.key(seed), shape)
-    mask = None
-    if pattern is not None:
-        mask = pattern.mask(jnp.abs(values), 0)
-        values = jnp.where(mask, values, 0)
-    codes = format.encode(values)
-    return pack(codes, format, pattern, mask, activations), codes
-
-
-def exact(x, codes, activations):
-    """The product in float64, and the sum of the sizes of what float32 rounds on the way."""
-    groups, out = codes.scales.shape
-    weights = np.asarray(codes.codes, np.int64).reshape(groups, -1, out)
-    if codes.zeros is not None:
-        weights = weights - np.asarray(codes.zeros, np.int64)[:, None, :]
-    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    if activations is None:
-        inputs, scale = np.asarray(rows, np.float64), np.ones((len(rows), 1))
-    else:
-        quantized = activations.encode(rows.T)
-        inputs = np.asarray(quantized.codes.T, np.int64)
-        scale = np.asarray(quantized.scales, np.float64).T
-    inputs = inputs.reshape(len(rows), groups, -1)
-    scales = np.asarray(codes.scales, np.float64)
-    shares = np.einsum("bgi,gio->bgo", inputs, weights) * scales
-    if activations is None:
-        sizes = np.einsum("bgi,gio->bgo", np.abs(inputs), np.abs(weights)) * scales
-    else:
-        sizes = np.abs(shares)  # sums of integers are exact
-    return shares.sum(1) * scale, sizes.sum(1) * scale
 
 
 def assert_right(x, packed, codes, activations):
@@ -167,7 +133,7 @@ def test_what_no_kernel_multiplies_is_said_in_words():
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, sys
-from tests.kernels.test_product import made
+from tests.kernels.oracle import made
 from gossamer.quantization import Int
 from gossamer.sparsity import NM
 results = []

@@ -1,7 +1,7 @@
 """A kernel packed to the last bit, and its reference path in plain JAX."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -84,7 +84,8 @@ class Packed:
     def why_no_kernel(self, rows: Float[Array, "rows in"]) -> str | None:
         """Says in words why `dot` multiplies `rows` in plain JAX; None: by a native kernel.
 
-        On another platform than the CPU it is plain JAX whatever this says.
+        That is on a CPU. On a TPU `gossamer.kernels.product.pallas` has the say, and elsewhere
+        it is plain JAX.
         """
         if self.bits is None:
             return f"the values are {self.dtype}; kernels multiply codes"
@@ -167,18 +168,13 @@ def _unpack(kernel: Packed) -> Codes:
 @jax.jit
 def _dot(x: Array, kernel: Packed) -> Array:
     rows = x.reshape(-1, x.shape[-1])
-    multiply = _multiply if kernel.why_no_kernel(rows) is None else _reference
+    multiply = _multiply if _kernels(rows, kernel) else _reference
     return multiply(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 @jax.custom_jvp
 def _multiply(rows: Array, kernel: Packed) -> Array:
-    return jax.lax.platform_dependent(
-        rows,
-        kernel,
-        cpu=lambda rows, kernel: product(rows, *kernel.parts()),
-        default=_reference,
-    )
+    return jax.lax.platform_dependent(rows, kernel, **_kernels(rows, kernel), default=_reference)
 
 
 @_multiply.defjvp
@@ -187,6 +183,25 @@ def _derivative(
 ) -> tuple[Array, Array]:
     """That of the reference, whose own value is not used and so not computed."""
     return _multiply(*primals), jax.jvp(_reference, primals, tangents)[1]
+
+
+def _kernels(rows: Array, kernel: Packed) -> dict[str, Callable[[Array, Packed], Array]]:
+    """The kernels that can multiply these, by their platforms.
+
+    A Pallas kernel is traced only where there is a TPU: that takes some 50 ms for every shape, and
+    its import 150 ms.
+    """
+    found: dict[str, Callable[[Array, Packed], Array]] = {}
+    if kernel.bits is None:
+        return found
+    if kernel.why_no_kernel(rows) is None:
+        found["cpu"] = lambda rows, kernel: product(rows, *kernel.parts())
+    if jax.default_backend() == "tpu":
+        from gossamer.kernels.product import pallas
+
+        if pallas.why_unavailable() is None and pallas.why_not(rows, *kernel.parts()) is None:
+            found["tpu"] = lambda rows, kernel: pallas.product(rows, *kernel.parts())
+    return found
 
 
 def _reference(rows: Array, kernel: Packed) -> Array:

@@ -123,7 +123,7 @@ def _call(layout: Layout, x: Array, planes: Planes) -> Array:
     pattern = layout.pattern
     tiles = planes.values.shape[0]
     none = jnp.zeros((tiles, 0), jnp.uint8)
-    result = jax.eval_shape(functools.partial(_result, layout), x, planes)
+    result = jax.eval_shape(functools.partial(like_result, layout), x, planes)
     return jax.ffi.ffi_call(library.PRODUCT, result)(
         x,
         planes.values,
@@ -138,7 +138,10 @@ def _call(layout: Layout, x: Array, planes: Planes) -> Array:
     )
 
 
-def _result(layout: Layout, x: Array, planes: Planes) -> Array:
-    """Of the product's shape and dtype; in `shard_map` it varies over the axes that operands do."""
+def like_result(layout: Layout, x: Array, planes: Planes) -> Array:
+    """Of the shape and dtype of the product, to be traced and not computed.
+
+    In `shard_map` it varies over the axes that operands do.
+    """
     some = sum(jnp.sum(leaf).astype(x.dtype) for leaf in jax.tree.leaves((x, planes)))
     return jnp.broadcast_to(some, (x.shape[0], layout.out))
