@@ -41,7 +41,7 @@ bool Is(const Buffer& buffer, std::initializer_list<int64_t> sizes) {
   return d.size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), d.begin());
 }
 
-// XLA copies an operand that something else still needs: then the result holds what it held.
+// A result is its operand's memory: of one that something else still needs XLA makes a copy first.
 ffi::Error Share(ffi::AnyBuffer operand, ffi::AnyBuffer result) {
   if (operand.untyped_data() == result.untyped_data()) return ffi::Error::Success();
   return Refuse("a cache and its result are not the same memory");
@@ -66,7 +66,8 @@ ffi::Error Attend(ffi::ThreadPool pool, Heads queries, Heads keys, Heads values,
   if (const char* why = WhyNot(a)) return Refuse(why);
   const bool scaled = a.type == CacheType::kInt8;
   const auto scale_shape = {a.batch, a.kv_heads, scaled ? a.room : int64_t{0}};
-  if (!Is(queries, {a.batch, a.heads, a.head_dim}) || !Is(*outputs, {a.batch, a.heads, a.head_dim}) ||
+  if (!Is(queries, {a.batch, a.heads, a.head_dim}) ||
+      !Is(*outputs, {a.batch, a.heads, a.head_dim}) ||
       !Is(keys, {a.batch, a.kv_heads, a.head_dim}) ||
       !Is(values, {a.batch, a.kv_heads, a.head_dim}) ||
       !Is(value_cache, {a.batch, a.kv_heads, a.room, a.head_dim}) ||

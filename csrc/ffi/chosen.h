@@ -4,7 +4,7 @@
 
 namespace gossamer {
 
-// The target that GOSSAMER_TARGET names, or the fastest; nullptr if this processor lacks the one named.
+// The target that GOSSAMER_TARGET names, or the fastest; nullptr if this processor lacks it.
 const Target* Chosen();
 
 }  // namespace gossamer

@@ -19,7 +19,7 @@ inline void Pause() {
 }
 
 // Calls work(first, last) over [0, count), `chunk` at a time; the caller takes chunks too, so that
-// nothing waits for a thread that is busy or asleep. A helper that comes too late finds nothing left.
+// nothing waits for a thread that is busy or asleep. A helper that comes too late finds nothing.
 template <class Work>
 void ParallelFor(xla::ffi::ThreadPool& pool, int64_t count, int64_t chunk, int64_t threads,
                  const Work& work) {

@@ -84,7 +84,9 @@ void Run(const Target& target, const Product& p, ffi::ThreadPool& pool) {
   uint8_t* prepared = Room<0>(p.rows * row_bytes);
   ParallelFor(pool, p.rows, p.rows / (threads * kChunksPerThread) + 1,
               p.rows < threads * 2 ? 1 : threads, [&](int64_t first, int64_t last) {
-                for (int64_t r = first; r < last; ++r) target.prepare(p, r, prepared + r * row_bytes);
+                for (int64_t r = first; r < last; ++r) {
+                  target.prepare(p, r, prepared + r * row_bytes);
+                }
               });
   const int64_t tiles_at_once = p.panel_tiles();
   const int64_t share = tiles / (threads * kChunksPerThread * tiles_at_once) + 1;

@@ -7,8 +7,8 @@
 
 namespace gossamer {
 
-// At least `bytes` bytes at a multiple of 64, the thread's own; each `kWhich` is another piece. What
-// was in it is lost when a later call asks for more.
+// At least `bytes` bytes at a multiple of 64, the thread's own; each `kWhich` is another piece.
+// What was in it is lost when a later call asks for more.
 template <int kWhich>
 uint8_t* Room(int64_t bytes) {
   struct Free {

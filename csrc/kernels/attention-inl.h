@@ -141,8 +141,7 @@ GOSSAMER_INLINE void Mix(const float* powers, const Cached* values, int64_t coun
   Unroll<kVectors>([&](auto v) GOSSAMER_STEP { S::StoreFloats(mixed + v * kLanes, sums[v]); });
 }
 
-// One head group: sixteen tokens at a time for all of its queries, so that they are read from memory
-// once.
+// One head group: sixteen tokens at a time for all of its queries, so that memory is read once.
 template <class S, int kVectors, class Cached>
 void AttendGroup(const Attention& a, int64_t at, float* scores) {
   const int64_t group = a.heads / a.kv_heads, size = a.head_dim, tokens = a.length + 1;

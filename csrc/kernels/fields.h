@@ -1,4 +1,4 @@
-// Reads single fields of a tile: those in the tail that fills no word, for which vectors are too wide.
+// Reads single fields of a tile: those in the tail that fills no word, too narrow for vectors.
 #pragma once
 
 #include <cstdint>

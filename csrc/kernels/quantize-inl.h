@@ -74,7 +74,7 @@ void SumGroups(const int8_t* codes, int64_t room, int64_t groups, int32_t* sums)
 }
 
 // A table of 16 codes for each window of four kept ones, of which it needs the first `span`. In odd
-// windows, whose places are used where they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
+// windows, whose places are used as they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
 inline void WriteTables(const int8_t* codes, const Packed& k, int8_t* tables) {
   using Sixteen = uint8_t __attribute__((vector_size(16)));
   const Sixteen turned = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};

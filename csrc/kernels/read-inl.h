@@ -8,8 +8,8 @@
 namespace gossamer {
 namespace {
 
-// Reads `bytes` bytes in `streams` equal parts side by side, asking for what comes `ahead` bytes later;
-// gives a number that depends on all of them. Parts are whole multiples of 256 bytes, the rest is left.
+// Reads `bytes` bytes in `streams` equal parts side by side, asking for what comes `ahead` bytes
+// later; gives a number that depends on all. Parts are multiples of 256 bytes, the rest is left.
 template <class S>
 uint64_t ReadMemory(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead) {
   constexpr int64_t kStep = 4 * kVectorBytes;

@@ -23,7 +23,7 @@ struct Avx2 {
   static constexpr bool kAnyByte = false;
 #endif
   static constexpr int kByteOffset = 128;
-  static constexpr int kDenseTiles = 1, kDenseTurns = 2, kPlacesTiles = 1;  // at once for one row
+  static constexpr int kDenseTurns = 2;
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
 
   static __m256i Get(const void* from) {

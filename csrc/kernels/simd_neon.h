@@ -23,7 +23,7 @@ struct Neon {
   // `Dot` takes signed bytes: codes of 8 bits as they are, others below 128.
   static constexpr bool kAnyByte = false;
   static constexpr int kByteOffset = 0;
-  static constexpr int kDenseTiles = 1, kDenseTurns = 1, kPlacesTiles = 1;
+  static constexpr int kDenseTurns = 1;
   static constexpr int kPanelRows = 1;  // sums of four tiles fill half of the registers
   static constexpr bool kLooksUpFloats = false;
 
@@ -53,7 +53,8 @@ struct Neon {
   }
   // A shift to the left by a negative number of bits is one to the right.
   static Bytes ShiftLeftBy(Bytes a, int bits) {
-    return Each<Bytes>([&](int i) { return vshlq_u8(a.v[i], vdupq_n_s8(static_cast<int8_t>(bits))); });
+    const int8x16_t count = vdupq_n_s8(static_cast<int8_t>(bits));
+    return Each<Bytes>([&](int i) { return vshlq_u8(a.v[i], count); });
   }
   static Bytes ShiftRightBy(Bytes a, int bits) { return ShiftLeftBy(a, -bits); }
   template <int kBits>

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "packed.h"
+#include "prepared.h"
 #include "product.h"
 #include "scalars.h"
 #include "unpack-inl.h"
@@ -20,6 +21,33 @@ GOSSAMER_INLINE void UnrollList([[maybe_unused]] Step step, std::integer_sequenc
 template <int kCount, class Step>
 GOSSAMER_INLINE void Unroll(Step step) {
   UnrollList(step, std::make_integer_sequence<int, kCount>{});
+}
+
+template <int kValue>
+using Constant = std::integral_constant<int, kValue>;
+
+// Gives pick(bits) of a kernel's codes of 8, 4 or 2 bits.
+template <class Result, class Pick>
+Result ForBits(const Packed& k, Pick pick) {
+  if (k.bits == 8) return pick(Constant<8>{});
+  return k.bits == 4 ? pick(Constant<4>{}) : pick(Constant<2>{});
+}
+
+// Gives pick(place bits, n) of 1:2, 1:4, 2:4 and 4:16: those whose windows of four kept codes
+// choose from sixteen activations or fewer.
+template <class Result, class Pick>
+Result ForPlaces(const Packed& k, Pick pick) {
+  if (k.m == 2) return pick(Constant<1>{}, Constant<1>{});
+  if (k.m == 16) return pick(Constant<4>{}, Constant<4>{});
+  return k.n == 1 ? pick(Constant<2>{}, Constant<1>{}) : pick(Constant<2>{}, Constant<2>{});
+}
+
+// All rows, four at a time and then one.
+template <class Four, class One>
+GOSSAMER_INLINE void ByFours(int64_t rows, Four four, One one) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) four(r);
+  for (; r < rows; ++r) one(r);
 }
 
 // The scales of a group of a tile.
@@ -46,8 +74,8 @@ GOSSAMER_INLINE typename S::Sums GroupShift(const Packed& k, int64_t tile, int64
   return S::Add(offset, S::Widen(k.zeros + (tile * k.groups + group) * kLanes));
 }
 
-// Bytes ahead of what is read. Tried on one core of a Zen 5 and a matrix in memory: 0, 30 GB/s of 40;
-// 512, 25; 1024, 33; 2048 and 4096, 32 to 39.
+// Bytes ahead of what is read. Tried on one core of a Zen 5 and a matrix in memory: 0, 30 GB/s of
+// 40; 512, 25; 1024, 33; 2048 and 4096, 32 to 39.
 constexpr int64_t kAhead = 2048;
 
 // Reads a vector of weights, and asks for what comes later: processors prefetch too little by
@@ -56,6 +84,28 @@ template <class S>
 GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from) {
   __builtin_prefetch(from + kAhead);
   return S::Load(from);
+}
+
+// A prepared row.
+struct Row {
+  const uint8_t* at;
+
+  float scale() const {
+    float value;
+    __builtin_memcpy(&value, at, sizeof value);
+    return value;
+  }
+  const int32_t* sums() const { return reinterpret_cast<const int32_t*>(at + kRowHeader); }
+  const int8_t* codes(const Packed& k) const {
+    return reinterpret_cast<const int8_t*>(at + CodesOffset(k));
+  }
+};
+
+// Adds a group's sums, scaled: one rounded product and one rounded sum, on every target.
+template <class S>
+GOSSAMER_INLINE void AddScaled(typename S::Floats& total, typename S::Sums sums,
+                               typename S::Floats scales) {
+  total = S::AddFloats(total, S::MultiplyFloats(S::ToFloats(sums), scales));
 }
 
 // Writes the lanes of a tile that are outputs.

@@ -92,7 +92,7 @@ inline void ScatterPlaces(const Packed& k, const uint8_t* codes, const uint8_t* 
   }
 }
 
-// Bitmaps of m bits a group, as bytes of a lane in windows; m is 8 or 16, or less and within a byte.
+// Bitmaps of m bits a group, as bytes of a lane in windows; m is 16, 8, or less and within a byte.
 inline void ScatterBitmaps(const Packed& k, const uint8_t* codes, const uint8_t* maps,
                            uint8_t* panel) {
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -126,8 +126,8 @@ inline void SpreadWindows(const Packed& k, int zero, uint8_t* panel) {
   }
 }
 
-// Writes a tile to `panel` as unsigned bytes, each code plus `Offset`, every group filled up to whole
-// windows. `scratch` holds UnpackScratch(k) bytes.
+// Writes a tile to `panel` as unsigned bytes, each code plus `Offset`, every group filled up to
+// whole windows. `scratch` holds UnpackScratch(k) bytes.
 template <class S>
 void UnpackTile(const Packed& k, int64_t tile, uint8_t* panel, uint8_t* scratch) {
   const uint8_t* values = k.values + tile * k.value_bytes;

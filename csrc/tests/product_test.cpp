@@ -1,7 +1,7 @@
 // Every target against a plain loop, over patterns, widths, scales, groups, rows and odd shapes.
 //
-// The kernels' planes and rows are allocated to the byte, so that AddressSanitizer sees any read past
-// them. Exits with 1 at the first wrong number.
+// The kernels' planes and rows are allocated to the byte, so that AddressSanitizer sees any read
+// past them. Exits with 1 at the first wrong number.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -24,7 +24,9 @@ using gossamer::ScaleType;
 
 std::mt19937 random_bits(7);
 
-int Uniform(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_bits); }
+int Uniform(int low, int high) {
+  return std::uniform_int_distribution<int>(low, high)(random_bits);
+}
 
 // A buffer at a multiple of 64 that ends where it ends.
 struct Buffer {
@@ -270,8 +272,8 @@ std::vector<uint8_t> Run(const gossamer::Target& target, const Shape& s, const C
   return std::vector<uint8_t>(y.begin, y.begin + s.rows * s.out * real_bytes);
 }
 
-// Each group is rounded when it is converted, scaled and added, the sum once more: float32 has 2^-24.
-// With floats every term is, and every weight may be when it is scaled.
+// Each group is rounded when it is converted, scaled and added, the sum once more: float32 has
+// 2^-24. With floats every term is, and every weight may be when it is scaled.
 void Check(const Shape& s) {
   const Case c = MakeCase(s);
   std::vector<double> want, size;

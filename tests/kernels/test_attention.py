@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from gossamer import kernels
 from gossamer.kernels.attention import HEAD_SIZES, why_not
@@ -104,3 +105,18 @@ def test_what_no_kernel_attends_over_is_said_in_words():
     cache = KeyValueCache.empty(batch_size=1, num_kv_heads=1, max_tokens=8, head_dim=32)
     assert "queries are bfloat16" in why_not(jnp.zeros((1, 1, 32), jnp.bfloat16), cache.planes)
     assert "128 heads share keys" in why_not(jnp.zeros((1, 128, 32)), cache.planes)
+
+
+def test_each_device_attends_with_its_own_heads():
+    mesh = jax.make_mesh((8,), ("heads",), axis_types=(jax.sharding.AxisType.Auto,))
+    cache = KeyValueCache.empty(batch_size=1, num_kv_heads=8, max_tokens=8, head_dim=32)
+    tokens = token(1, batch=1, heads=16, kv_heads=8, size=32)
+    new, kept = PartitionSpec(None, None, "heads"), PartitionSpec(None, "heads")
+
+    def local(queries, keys, values, planes):
+        return attend(queries, keys, values, KeyValueCache.of(planes, jnp.int32(0)))[0]
+
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=(new, new, new, kept), out_specs=new)
+    got = jax.jit(sharded)(*tokens, cache.planes)
+    want, _ = attend(*tokens, cache)
+    np.testing.assert_array_equal(got, want)

@@ -5,9 +5,13 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from gossamer.kernels import available, library, targets, why_unavailable
+from gossamer.kernels import library, targets, why_unavailable
+from gossamer.kernels.library import missed
+from gossamer.packing import pack
+from gossamer.quantization import Int
 
 FILE = "libgossamer_kernels.so"
 needs_kernels = pytest.mark.skipif(
@@ -46,8 +50,7 @@ def test_importing_loads_nothing():
 
 @needs_kernels
 def test_kernels_that_were_built_are_available():
-    assert why_unavailable() is None
-    assert available()
+    assert why_unavailable() is missed() is None
     assert targets()[-1] == "portable"
 
 
@@ -59,15 +62,14 @@ def test_every_handler_is_registered_once_for_the_cpu(monkeypatch):
         "register_ffi_target",
         lambda name, _, platform: registered.append((name, platform)),
     )
-    assert why_unavailable() is None
-    assert available()
+    assert why_unavailable() is missed() is None
     assert registered == [(name, "cpu") for name in library.HANDLERS]
 
 
 @pytest.mark.usefixtures("_missing")
 def test_what_was_not_built_is_missed_in_one_warning():
     with pytest.warns(UserWarning, match="slower reference path .* installed without them") as said:
-        assert [available(), available()] == [False, False]
+        assert missed() == missed() == why_unavailable() is not None
     assert len(said) == 1
     assert targets() == ()
 
@@ -77,14 +79,30 @@ def test_what_was_not_built_is_missed_in_one_warning():
 def test_kernels_are_optional_unless_the_environment_says_otherwise(monkeypatch, value):
     monkeypatch.setenv("GOSSAMER_REQUIRE_KERNELS", value)
     with pytest.warns(UserWarning, match="No native kernels"):
-        assert not available()
+        assert missed() is not None
 
 
 @pytest.mark.usefixtures("_missing")
 def test_kernels_that_are_required_must_be_there(monkeypatch):
     monkeypatch.setenv("GOSSAMER_REQUIRE_KERNELS", "1")
     with pytest.raises(RuntimeError, match=r"GOSSAMER_REQUIRE_KERNELS .* C\+\+17 compiler"):
-        available()
+        missed()
+
+
+@pytest.mark.usefixtures("_missing")
+@pytest.mark.parametrize("required", [False, True])
+def test_whoever_multiplies_first_misses_what_was_not_built(monkeypatch, required):
+    kernel = pack(Int(4).encode(jnp.eye(8, 16)), Int(4))
+    size = 3 + required  # a shape that was not traced before
+    if required:
+        monkeypatch.setenv("GOSSAMER_REQUIRE_KERNELS", "1")
+        with pytest.raises(RuntimeError, match="GOSSAMER_REQUIRE_KERNELS is set"):
+            kernel.dot(jnp.ones((size, 8)))
+    else:
+        with pytest.warns(UserWarning, match="slower reference path"):
+            y = kernel.dot(jnp.ones((size, 8)))
+        assert y.shape == (size, 16)
+    jax.clear_caches()  # of the program that knows no kernels
 
 
 @needs_kernels

@@ -127,7 +127,14 @@ def test_planes_of_another_size_are_refused_with_their_name():
 def test_what_no_kernel_multiplies_is_said_in_words():
     packed, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8, scale="bfloat16"))
     planes, layout = packed.parts()
-    assert "bfloat16 scales" in why_not(jnp.ones((1, 64)), planes, layout)
+    assert "activations are int8, per channel, bfloat16" in why_not(
+        jnp.ones((1, 64)), planes, layout
+    )
+    for other in (Int(8, group=16), Int(8, symmetric=False)):  # refused by the reference too
+        packed, _ = made((64, 24), Int(4, group=16), None, other)
+        assert "activations are int8" in packed.why_no_kernel(jnp.ones((1, 64)))
+        with pytest.raises(ValueError, match="one scale a row"):
+            packed.dot(jnp.ones((1, 64)))
     assert "nothing to multiply" in why_not(jnp.ones((0, 64)), planes, layout)
 
 

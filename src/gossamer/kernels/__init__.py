@@ -4,6 +4,6 @@ They are C++ (`csrc/`), compiled when gossamer is installed. What a kernel compu
 reference in JAX, which also runs wherever the kernel does not.
 """
 
-from gossamer.kernels.library import available, targets, why_unavailable
+from gossamer.kernels.library import targets, why_unavailable
 
-__all__ = ["available", "targets", "why_unavailable"]
+__all__ = ["targets", "why_unavailable"]

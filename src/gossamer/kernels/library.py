@@ -28,19 +28,19 @@ _NOT_BUILT = (
 )
 
 
-def available() -> bool:
-    """Whether native kernels can be used here; where not, it says why in one warning.
+def missed() -> str | None:
+    """Asks for native kernels: `why_unavailable`, said in one warning too; None when they are here.
 
     Raises:
-        RuntimeError: they cannot, and GOSSAMER_REQUIRE_KERNELS says that they must.
+        RuntimeError: they are not, and GOSSAMER_REQUIRE_KERNELS says that they must be.
     """
     reason = why_unavailable()
     if reason is None:
-        return True
+        return None
     if _required():
         raise RuntimeError(f"GOSSAMER_REQUIRE_KERNELS is set, but no native kernels: {reason}")
     _warn(reason)
-    return False
+    return reason
 
 
 def why_unavailable() -> str | None:

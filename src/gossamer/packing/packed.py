@@ -129,9 +129,7 @@ class Packed:
         None where they are not stored alike, or a kernel before the last does not fill its tiles.
         """
         every = (self, *others)
-        kinds = {
-            (type(each), jax.tree.structure(dataclasses.replace(each, padding=0))) for each in every
-        }
+        kinds = {jax.tree.structure(dataclasses.replace(each, padding=0)) for each in every}
         shapes = {tuple(plane.shape[1:] for plane in jax.tree.leaves(each)) for each in every}
         if len(kinds) > 1 or len(shapes) > 1 or any(each.padding for each in every[:-1]):
             return None

@@ -40,7 +40,7 @@ def why_not(queries: Float[Array, "B N H"], cache: CachePlanes) -> str | None:
         return f"heads have {size} numbers; kernels know {HEAD_SIZES}"
     if heads // kv_heads > MOST_QUERIES:
         return f"{heads // kv_heads} heads share keys; kernels know {MOST_QUERIES} at most"
-    return library.why_unavailable()
+    return library.missed()
 
 
 def attend(
@@ -65,7 +65,7 @@ def attend(
     scaled = cache.key_scales is not None
     none = jnp.zeros((*cache.keys.shape[:2], 0))
     planes = [none if plane is None else plane for plane in cache]
-    results = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (queries, *planes)]
+    results = jax.eval_shape(_like_results, queries, keys, values, planes, length)
     # Operands 3 to 6 are results 1 to 4, where there is anything in them.
     shared = {operand: operand - 2 for operand in range(3, 7 if scaled else 5)}
     call = jax.ffi.ffi_call(
@@ -77,3 +77,15 @@ def attend(
     out, added_keys, added_values, *scales = call(queries, keys, values, *planes, length)
     key_scales, value_scales = scales if scaled else (None, None)
     return out, CachePlanes(added_keys, added_values, key_scales, value_scales)
+
+
+def _like_results(
+    queries: Array, keys: Array, values: Array, planes: list[Array], length: Array
+) -> list[Array]:
+    """Of the shapes and dtypes of the results, to be traced and not computed.
+
+    In `shard_map` they vary over the axes that operands do.
+    """
+    operands = (queries, keys, values, *planes, length)
+    zero = 0 * sum((jnp.sum(operand) for operand in operands), start=jnp.zeros(()))
+    return [array + zero.astype(array.dtype) for array in (queries, *planes)]

@@ -72,15 +72,9 @@ def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str |
         return f"a group has {size // groups} elements; kernels sum {LONGEST_GROUP} at most"
     if layout.pattern is not None and layout.pattern.m not in _SIZES:
         return f"the pattern is {layout.pattern}; kernels know groups of {_SIZES}"
-    if (why := _why_not_activations(layout.activations)) is not None:
-        return why
-    return library.why_unavailable()
-
-
-def _why_not_activations(format: Int | None) -> str | None:
-    if format is not None and format.scale != "float32":
-        return f"activations have {format.scale} scales; kernels quantize with float32"
-    return None
+    if (format := layout.activations) is not None and format != Int(format.bits):
+        return f"activations are {format}; kernels quantize symmetrically, a float32 scale a row"
+    return library.missed()
 
 
 def product(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> Float[Array, "rows out"]:

@@ -1,0 +1,158 @@
+// A few rows of activations left floats: words of codes become floats in registers, where an
+// instruction looks up sixteen of them.
+#pragma once
+
+#include <cstdint>
+
+#include "packed.h"
+#include "product.h"
+#include "tile-inl.h"
+
+namespace gossamer {
+namespace {
+
+// Codes of 4 or 2 bits by their fields, again and again; 8 bits need no table.
+template <class S, int kBits>
+GOSSAMER_INLINE typename S::Floats CodeTable() {
+  float table[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    const int field = i & ((1 << kBits) - 1);
+    table[i] = static_cast<float>((field ^ 1 << (kBits - 1)) - (1 << (kBits - 1)));
+  }
+  return S::LoadFloats(table);
+}
+
+// Bits at which a field of a word stands.
+template <int kBits>
+constexpr int FieldShift(int field) {
+  return 8 * (field % 4) + kBits * (field / 4);
+}
+
+template <class S, int kBits, int kField>
+GOSSAMER_INLINE typename S::Floats CodeFloats(typename S::Bytes word, typename S::Floats table) {
+  constexpr int kShift = FieldShift<kBits>(kField);
+  if constexpr (kBits == 8) return S::ToFloats(S::template SignedByteAt<kShift>(word));
+  return S::LookupFloats(table, S::template ShiftRight<kShift>(word));
+}
+
+// What a tile's product with kRows rows adds up. Terms take turns at a group's sums, so that one
+// does not wait for the last.
+template <class S, int kRows>
+struct FloatTotals {
+  static constexpr int kTurns = kRows == 1 ? 4 : 2;
+  typename S::Floats y[kRows];
+  typename S::Floats sums[kRows][kTurns];
+  const float* x[kRows];
+
+  GOSSAMER_INLINE explicit FloatTotals(const float* const* rows) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      x[r] = rows[r];
+      y[r] = S::ZeroFloats();
+    });
+  }
+  GOSSAMER_INLINE void StartGroup() {
+    Unroll<kRows * kTurns>([&](auto i) GOSSAMER_STEP {
+      sums[i / kTurns][i % kTurns] = S::ZeroFloats();
+    });
+  }
+  template <int kTerm>
+  GOSSAMER_INLINE void Add(int row, typename S::Floats weight, typename S::Floats value) {
+    sums[row][kTerm % kTurns] = S::FusedAdd(sums[row][kTerm % kTurns], weight, value);
+  }
+  GOSSAMER_INLINE void EndGroup(typename S::Floats scales) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      auto total = sums[r][0];
+      Unroll<kTurns - 1>([&](auto i) GOSSAMER_STEP {
+        total = S::AddFloats(total, sums[r][i + 1]);
+      });
+      y[r] = S::FusedAdd(y[r], total, scales);
+    });
+  }
+  GOSSAMER_INLINE void Write(const Product& p, int64_t tile, int64_t first_row) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP { Finish<S>(p, first_row + r, tile, 1.0f, y[r]); });
+  }
+};
+
+template <class S, int kBits, int kRows>
+void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const float* const* rows) {
+  constexpr int kFields = 32 / kBits;
+  const Packed& k = p.kernel;
+  const int64_t words = k.group_size() / kFields;
+  const uint8_t* word = k.values + tile * k.value_bytes;
+  const auto table = CodeTable<S, kBits>();
+  FloatTotals<S, kRows> totals(rows);
+  for (int64_t group = 0; group < k.groups; ++group) {
+    totals.StartGroup();
+    for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
+      const auto fields = LoadStream<S>(word);
+      Unroll<kFields>([&](auto f) GOSSAMER_STEP {
+        const auto weight = CodeFloats<S, kBits, f>(fields, table);
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          totals.template Add<f>(r, weight, S::FillFloats(totals.x[r][f]));
+        });
+      });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { totals.x[r] += kFields; });
+    }
+    totals.EndGroup(LoadScales<S>(k, tile, group));
+  }
+  totals.Write(p, tile, first_row);
+}
+
+template <class S, int kBits, int kPlaceBits, int kN, int kRows>
+void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const float* const* rows) {
+  constexpr int kM = 1 << kPlaceBits;
+  constexpr int kFields = 32 / kPlaceBits, kCodeFields = 32 / kBits;
+  constexpr int kWords = kFields / kCodeFields;
+  static_assert(kFields % kCodeFields == 0, "words of codes fill words of places");
+  const Packed& k = p.kernel;
+  const int64_t words = k.group_size() / k.m * k.n / kFields;
+  const uint8_t* word = k.values + tile * k.value_bytes;
+  const uint8_t* place = k.indices + tile * k.index_bytes;
+  const auto table = CodeTable<S, kBits>();
+  FloatTotals<S, kRows> totals(rows);
+  for (int64_t group = 0; group < k.groups; ++group) {
+    totals.StartGroup();
+    for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
+      const auto places = LoadStream<S>(place);
+      typename S::Bytes fields[kWords];
+      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
+        fields[i] = LoadStream<S>(word + i * kVectorBytes);
+      });
+      Unroll<kFields>([&](auto f) GOSSAMER_STEP {
+        const auto at = S::template ShiftRight<FieldShift<kPlaceBits>(f)>(places);
+        const auto weight = CodeFloats<S, kBits, f % kCodeFields>(fields[f / kCodeFields], table);
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          const auto near = S::template RepeatFloats<kM>(totals.x[r] + f / kN * kM);
+          totals.template Add<f>(r, weight, S::LookupFloats(near, at));
+        });
+      });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { totals.x[r] += kFields / kN * kM; });
+    }
+    totals.EndGroup(LoadScales<S>(k, tile, group));
+  }
+  totals.Write(p, tile, first_row);
+}
+
+using FloatTileFn = void (*)(const Product&, int64_t, int64_t, const float* const*);
+
+// A kernel that unpacks in registers, or nullptr: then the tile is unpacked to bytes first.
+template <class S, int kRows>
+FloatTileFn FindFloatTile(const Product& p) {
+  if constexpr (S::kLooksUpFloats) {
+    const Packed& k = p.kernel;
+    const Method method = p.method();
+    if (method == Method::kPanel || k.zeros != nullptr) return nullptr;
+    return ForBits<FloatTileFn>(k, [&](auto bits) -> FloatTileFn {
+      constexpr int kBits = decltype(bits)::value;
+      if (method == Method::kDense) return FloatDenseTile<S, kBits, kRows>;
+      return ForPlaces<FloatTileFn>(k, [](auto place_bits, auto n) -> FloatTileFn {
+        if constexpr (kBits < place_bits) return nullptr;  // which method() refuses
+        else return FloatPlacesTile<S, kBits, place_bits, n, kRows>;
+      });
+    });
+  }
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace gossamer

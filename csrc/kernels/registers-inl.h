@@ -1,0 +1,211 @@
+// A few rows of quantized activations: words of codes are unpacked in registers.
+#pragma once
+
+#include <cstdint>
+
+#include "packed.h"
+#include "prepared.h"
+#include "product.h"
+#include "tile-inl.h"
+#include "unpack-inl.h"
+
+namespace gossamer {
+namespace {
+
+// Field `kField` of every byte as unsigned codes: where it stands if `Dot` takes any byte.
+template <class S, int kBits, int kField>
+GOSSAMER_INLINE typename S::Bytes Codes(typename S::Bytes word) {
+  constexpr int kMask = (1 << kBits) - 1;
+  constexpr int kFlip = Offset<S>(kBits);
+  if constexpr (kBits == 8) {
+    return S::MaskFlip(word, S::Fill(kMask), S::Fill(kFlip));
+  } else if constexpr (S::kAnyByte) {
+    constexpr int kShift = kBits * kField;
+    return S::MaskFlip(word, S::Fill(kMask << kShift), S::Fill(kFlip << kShift));
+  } else {
+    return S::MaskFlip(S::template ShiftRight<kBits * kField>(word), S::Fill(kMask),
+                       S::Fill(kFlip));
+  }
+}
+
+template <class S, int kBits>
+GOSSAMER_INLINE typename S::Sums DotCodes(typename S::Sums sums, typename S::Bytes codes,
+                                          typename S::Bytes x) {
+  if constexpr (kBits == 8 || S::kAnyByte) return S::Dot(sums, codes, x);
+  return S::DotSmall(sums, codes, x);
+}
+
+// Sums of fields that were left where they stand, brought to one scale.
+template <class S, int kBits, int kSums>
+GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums]) {
+  typename S::Sums total = parts[0];
+  Unroll<kSums - 1>([&](auto i) GOSSAMER_STEP {
+    total = S::Add(total, S::ShiftSums(parts[i + 1], kBits * (i + 1)));
+  });
+  return total;
+}
+
+template <class S, int kBits>
+constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
+
+// Dense codes of 8, 4 or 2 bits, groups of whole words. Words take turns at kTurns sums, so that as
+// many are on their way as products take to finish.
+template <class S, int kBits, int kRows, int kTurns>
+void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
+  using Sums = typename S::Sums;
+  constexpr int kWindows = 8 / kBits;  // of a word
+  constexpr int kParts = kPartialSums<S, kBits>;
+  const Packed& k = p.kernel;
+  const int64_t words = k.group_size() / (4 * kWindows);  // of a group
+  const uint8_t* word = k.values + tile * k.value_bytes;
+  const int8_t* x[kRows];
+  typename S::Floats y[kRows];
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+    x[r] = rows[r].codes(k);
+    y[r] = S::ZeroFloats();
+  });
+  for (int64_t group = 0; group < k.groups; ++group) {
+    Sums sums[kTurns][kRows][kParts];
+    Unroll<kTurns * kRows * kParts>([&](auto i) GOSSAMER_STEP {
+      sums[i / (kRows * kParts)][i / kParts % kRows][i % kParts] = S::Zero();
+    });
+    for (int64_t w = 0; w < words; w += kTurns) {
+      Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
+        const auto fields = LoadStream<S>(word + u * kVectorBytes);
+        Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
+          const auto codes = Codes<S, kBits, v>(fields);
+          Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+            const auto four = S::Window(x[r] + 4 * (kWindows * u + v));
+            Sums& sum = sums[u][r][v % kParts];
+            sum = DotCodes<S, kBits>(sum, codes, four);
+          });
+        });
+      });
+      word += kTurns * kVectorBytes;
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += 4 * kWindows * kTurns; });
+    }
+    const auto scales = LoadScales<S>(k, tile, group);
+    const Sums offset = GroupShift<S>(k, tile, group);
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Sums total = S::Zero();
+      Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
+        total = S::Add(total, Combine<S, kBits>(sums[u][r]));
+      });
+      const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
+      AddScaled<S>(y[r], S::Subtract(total, shift), scales);
+    });
+  }
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
+  });
+}
+
+// The places of window `kWindow` of a word as indices into its table; see WriteTables.
+template <class S, int kPlaceBits, int kN, int kWindow>
+GOSSAMER_INLINE typename S::Bytes Places(typename S::Bytes word, typename S::Bytes high) {
+  constexpr int kM = 1 << kPlaceBits;
+  constexpr auto base = [](int step) {
+    uint32_t word = 0;
+    for (int j = 0; j < 4; ++j) word |= uint32_t(j / kN * step) << (8 * j);
+    return word;
+  };
+  if constexpr (kPlaceBits == 2) {
+    const auto half = kWindow < 2 ? word : high;
+    if constexpr (kWindow % 2 == 0) return S::MaskOr(half, S::Fill(3), S::FillWord(base(4)));
+    return S::MaskOr(half, S::Fill(12), S::FillWord(base(1)));
+  } else {
+    return S::MaskOr(S::template ShiftRight<kPlaceBits * kWindow>(word), S::Fill(kM - 1),
+                     S::FillWord(base(kM)));
+  }
+}
+
+// Kept codes of 8, 4 or 2 bits and their places, groups of whole words of places.
+template <class S, int kBits, int kPlaceBits, int kN, int kRows>
+void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
+  using Bytes = typename S::Bytes;
+  using Sums = typename S::Sums;
+  constexpr int kWindows = 8 / kPlaceBits;  // of a word of places
+  constexpr int kCodeWindows = 8 / kBits;   // of a word of codes
+  constexpr int kWords = kWindows / kCodeWindows;
+  constexpr int kParts = kPartialSums<S, kBits>;
+  static_assert(kWindows % kCodeWindows == 0, "words of codes fill words of places");
+  const Packed& k = p.kernel;
+  const int64_t words = k.group_size() / k.m * k.n / (4 * kWindows);
+  const uint8_t* word = k.values + tile * k.value_bytes;
+  const uint8_t* place = k.indices + tile * k.index_bytes;
+  const int8_t* x[kRows];
+  typename S::Floats y[kRows];
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+    x[r] = rows[r].codes(k);
+    y[r] = S::ZeroFloats();
+  });
+  const Bytes offset = S::Fill(Offset<S>(kBits));
+  for (int64_t group = 0; group < k.groups; ++group) {
+    Sums sums[kRows][kParts];
+    Sums shift[kRows][2];  // take turns, so that one does not wait for the other
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Unroll<kParts>([&](auto i) GOSSAMER_STEP { sums[r][i] = S::Zero(); });
+      shift[r][0] = shift[r][1] = S::Zero();
+    });
+    for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
+      const Bytes low = LoadStream<S>(place), high = S::template ShiftRight<4>(low);
+      Bytes fields[kWords];
+      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
+        fields[i] = LoadStream<S>(word + i * kVectorBytes);
+      });
+      Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
+        const Bytes index = Places<S, kPlaceBits, kN, v>(low, high);
+        const Bytes codes = Codes<S, kBits, v % kCodeWindows>(fields[v / kCodeWindows]);
+        Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+          const Bytes chosen = S::Lookup(S::Table(x[r] + kTableBytes * v), index);
+          Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
+          sum = DotCodes<S, kBits>(sum, codes, chosen);
+          moved = DotCodes<S, kBits>(moved, offset, chosen);
+        });
+      });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += kTableBytes * kWindows; });
+    }
+    const auto scales = LoadScales<S>(k, tile, group);
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      const Sums moved = S::Add(shift[r][0], shift[r][1]);
+      AddScaled<S>(y[r], S::Subtract(Combine<S, kBits>(sums[r]), moved), scales);
+    });
+  }
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
+  });
+}
+
+using TileFn = void (*)(const Product&, int64_t, int64_t, const Row*);
+
+template <class S, int kRows>
+TileFn FindTile(const Product& p) {
+  const Packed& k = p.kernel;
+  return ForBits<TileFn>(k, [&](auto bits) {
+    constexpr int kBits = decltype(bits)::value;
+    if (p.method() == Method::kPlaces) {
+      return ForPlaces<TileFn>(k, [](auto place_bits, auto n) -> TileFn {
+        if constexpr (kBits < place_bits) return nullptr;  // which method() refuses
+        else return PlacesTile<S, kBits, place_bits, n, kRows>;
+      });
+    }
+    constexpr int kTurns = kRows == 1 ? S::kDenseTurns : 1;
+    const bool whole = k.group_size() * kBits / 32 % kTurns == 0;
+    return whole ? DenseTile<S, kBits, kRows, kTurns> : DenseTile<S, kBits, kRows, 1>;
+  });
+}
+
+// A tile's words are read once from memory, then again for every four rows from cache.
+template <class S>
+void MultiplyInRegisters(const Product& p, const uint8_t* prepared, int64_t first, int64_t last) {
+  const TileFn four = FindTile<S, 4>(p), one = FindTile<S, 1>(p);
+  Row rows[kFewRows];
+  for (int64_t r = 0; r < p.rows; ++r) rows[r].at = prepared + r * p.row_bytes();
+  for (int64_t tile = first; tile < last; ++tile) {
+    ByFours(p.rows, [&](int64_t r) { four(p, tile, r, rows + r); },
+            [&](int64_t r) { one(p, tile, r, rows + r); });
+  }
+}
+
+}  // namespace
+}  // namespace gossamer
