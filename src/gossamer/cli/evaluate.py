@@ -1,11 +1,12 @@
 """`gossamer eval`: a model's perplexity on a text."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from gossamer.cli.console import Command, Console, WrongUseError
+from gossamer.cli.models import Activations, open_model
 from gossamer.cli.texts import evaluation_windows
 
 
@@ -25,15 +26,17 @@ class Evaluate(Command):
     """Tokens of a window. Without it, 1024 or the model's positions."""
     windows: int = 8
     """How many windows, from the start of the text."""
+    activations: Annotated[Activations | None, tyro.conf.arg(metavar="{float32,int8,int4}")] = None
+    """How inputs of quantized kernels are multiplied: as floats, or quantized row by row. Without
+    it, as the model was compressed for."""
 
     def run(self, console: Console) -> dict[str, Any]:
         """Evaluates; see `gossamer.evaluation.Perplexity`."""
         if self.windows < 1 or (self.context is not None and self.context < 2):
             raise WrongUseError("--windows needs 1 or more and --context 2 or more.")
         from gossamer.evaluation import perplexity
-        from gossamer.loading import load
 
-        checkpoint = load(self.model)
+        checkpoint = open_model(self.model, self.activations)
         context = self.context or min(1024, checkpoint.config.max_positions)
         cut = evaluation_windows(checkpoint, self.text, context, self.windows)
         advance = console.stage("perplexity", checkpoint.config.num_layers)

@@ -2,11 +2,12 @@
 
 import dataclasses
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from gossamer.cli.console import Command, Console, WrongUseError, arguments
+from gossamer.cli.models import Activations, open_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,11 @@ class Generate(Command):
     """End the text before this string."""
     chat: bool = False
     """Wrap the prompt in the model's chat template."""
+    activations: Annotated[Activations | None, tyro.conf.arg(metavar="{float32,int8,int4}")] = None
+    """How inputs of quantized kernels are multiplied: as floats, or quantized row by row. Without
+    it, as the model was compressed for."""
+    cache: Literal["float32", "bfloat16", "int8"] = "float32"
+    """How keys and values of past tokens are kept."""
 
     def run(self, console: Console) -> dict[str, Any]:
         """Generates, showing the text as it comes unless JSON is asked for."""
@@ -48,7 +54,7 @@ class Generate(Command):
             Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
         stream = _Stream(console, self)
         result = generate(
-            self.model,
+            open_model(self.model, self.activations),
             self.prompt,
             max_tokens=self.max_tokens,
             temperature=self.temperature,
@@ -57,6 +63,7 @@ class Generate(Command):
             seed=self.seed,
             stop=self.stop,
             chat=self.chat,
+            cache=self.cache,
             on_text=stream.write,
         )
         return dataclasses.asdict(result)

@@ -83,6 +83,8 @@ def compress(
             the calibration text is too short.
     """
     recipe = Recipe.load(recipe)
+    if isinstance(model, str | pathlib.Path):
+        raise ValueError(f"compress takes a model, not where it is: gossamer.load({str(model)!r}).")
     if not isinstance(model, Checkpoint):
         if calibration is not None or method not in (None, "rtn", "magnitude"):
             raise ValueError(

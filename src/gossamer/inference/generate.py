@@ -1,21 +1,18 @@
 """Continues a text with a model."""
 
-import collections
 import dataclasses
-import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from gossamer.inference.draw import Clock, draw
 from gossamer.inference.runner import Runner
-from gossamer.inference.sampling import Sampling, sample
+from gossamer.inference.sampling import Sampling
 from gossamer.inference.text_stream import TextStream
 from gossamer.loading import Checkpoint, load
+from gossamer.nn.attention import CacheType
 
 StoppedBy = Literal["end", "stop", "length", "context"]
 
@@ -55,6 +52,7 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
     chat: bool = False,
+    cache: CacheType = "float32",
     on_text: Callable[[str], object] | None = None,
 ) -> Generation:
     """Continues a prompt.
@@ -70,6 +68,7 @@ def generate(
         seed: the same seed gives the same text.
         stop: strings that end the text.
         chat: the prompt is what a user says; it is put in the model's chat template.
+        cache: how keys and values of past tokens are kept; int8 takes a quarter of the memory.
         on_text: called with each piece of text as it comes; the pieces joined are the text.
 
     Raises:
@@ -86,8 +85,8 @@ def generate(
     limit = min(max_tokens, _free_positions(checkpoint, ids))
     stream = TextStream(tokenizer, ids, stop) if tokenizer else None
     ends = tokenizer.eos_ids if tokenizer else frozenset()
-    clock = _Clock()
-    draws = _draw(Runner(checkpoint), ids, limit, sampling, jax.random.key(seed), clock)
+    clock = Clock()
+    draws = draw(Runner(checkpoint, cache), ids, limit, sampling, jax.random.key(seed), clock)
     text, tokens, stopped_by = _read_out(draws, stream, ends, on_text)
     if stopped_by == "length" and limit < max_tokens:
         stopped_by = "context"
@@ -99,15 +98,6 @@ def generate(
         decode_tokens_per_second=clock.steps / clock.step_seconds if clock.steps else None,
         stopped_by=stopped_by,
     )
-
-
-@dataclasses.dataclass
-class _Clock:
-    """What reading and drawing took, compilation left out."""
-
-    prefill_seconds: float = 0.0
-    step_seconds: float = 0.0
-    steps: int = 0
 
 
 def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bool) -> list[int]:
@@ -144,61 +134,6 @@ def _free_positions(checkpoint: Checkpoint, ids: Sequence[int]) -> int:
             "for an answer; shorten the prompt."
         )
     return limit - len(ids)
-
-
-def _draw(
-    runner: Runner,
-    ids: Sequence[int],
-    count: int,
-    sampling: Sampling,
-    key: PRNGKeyArray,
-    clock: _Clock,
-) -> Iterator[int]:
-    """Draws up to `count` tokens, one each time it is asked."""
-    runner.compile(len(ids), len(ids) + count)
-    _next_token(jnp.zeros(runner.config.vocab_size), key, 0, sampling)
-    start = time.perf_counter()
-    logits, cache = runner.prefill(ids, len(ids) + count)
-    token = _next_token(logits, key, 0, sampling)
-    drawn = _checked(token, 0)
-    first = time.perf_counter()
-    clock.prefill_seconds = first - start
-    # The next step is on its way before a token is waited for: neither Python nor who takes the
-    # tokens keeps the model waiting.
-    ahead: collections.deque[Int[Array, ""]] = collections.deque()
-    for index in range(1, count + 2):
-        if index < count:
-            logits, cache = runner.step(token, cache)
-            token = _next_token(logits, key, index, sampling)
-            ahead.append(token)
-        if index == 1:
-            yield drawn
-        elif ahead:
-            drawn = _checked(ahead.popleft(), index - 1)
-            clock.steps = index - 1
-            clock.step_seconds = time.perf_counter() - first
-            yield drawn
-
-
-@functools.partial(jax.jit, static_argnames="sampling")
-def _next_token(
-    logits: Float[Array, " V"], key: PRNGKeyArray, index: int | Int[Array, ""], sampling: Sampling
-) -> Int[Array, ""]:
-    """The token number `index` of the text, or -1 where the logits are not finite.
-
-    A program of its own: another temperature compiles this again and not the model.
-    """
-    token = sample(logits, jax.random.fold_in(key, index), sampling)
-    return jnp.where(jnp.isfinite(logits).all(), token, -1)
-
-
-def _checked(token: Int[Array, ""], index: int) -> int:
-    if (value := int(token)) < 0:
-        raise ValueError(
-            f"The logits of generated token {index} hold NaN or Inf: weights or activations of the "
-            "model are not finite, or overflow."
-        )
-    return value
 
 
 def _read_out(

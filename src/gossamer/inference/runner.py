@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from gossamer.kernels.attention import CachePlanes
 from gossamer.loading import Checkpoint
 from gossamer.models import Block, Cache, build_block, build_ends
-from gossamer.nn.attention import KeyValueCache
+from gossamer.nn.attention import CacheType, KeyValueCache
 
 _LEAST_LENGTH = 16
 
@@ -41,11 +41,13 @@ class Runner:
 
     Args:
         checkpoint: the model; all its weights are read, compressed ones stay as they are.
+        cache: how keys and values are kept.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, cache: CacheType = "float32") -> None:
         config = checkpoint.config
         self.config = config
+        self._cache = cache
         self._ends = _take_apart(build_ends(config, checkpoint.read))
         self._blocks = [
             _take_apart(_fused(build_block(config, checkpoint.read, index)))
@@ -114,6 +116,7 @@ class Runner:
             num_kv_heads=self.config.num_kv_heads,
             max_tokens=tokens,
             head_dim=self.config.head_dim,
+            dtype=self._cache,
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import re
@@ -12,6 +13,8 @@ import numpy as np
 
 from gossamer.data import Tokenizer
 from gossamer.models import ModelConfig, OptConfig
+from gossamer.packing import Packed
+from gossamer.quantization import Int
 from gossamer.weights import Weight
 
 Shape: TypeAlias = tuple[int, ...]
@@ -100,6 +103,45 @@ class Checkpoint:
             self,
             tensors={
                 path: _in_memory(replaced[path]) if path in replaced else tensor
+                for path, tensor in self.tensors.items()
+            },
+        )
+
+    def with_activations(self, format: Int | None) -> "Checkpoint":
+        """This checkpoint with the inputs of its quantized kernels in another format.
+
+        The stored weights stay as they are: a model compressed once can be run and evaluated with
+        and without quantized activations.
+
+        Args:
+            format: each row of an input is quantized to it and integers are multiplied; None
+                multiplies floats by the decoded weights.
+
+        Raises:
+            ValueError: no kernel is quantized, or kernels cannot multiply by this format.
+        """
+        rules = (self.recipe or {}).get("rules", [])
+        if not any(rule.get("weights") for rule in rules):
+            raise ValueError(
+                f"Model {self.source.get('name')!r} has no quantized kernels whose inputs could be "
+                "quantized; compress it with a format of weights, such as int4, first."
+            )
+        if format is not None and format != Int(format.bits):
+            raise ValueError(
+                f"Activations are quantized symmetrically, a float32 scale for each row, not as "
+                f"{format}; take {Int(format.bits)}."
+            )
+
+        def read(path: str) -> np.ndarray | Weight:
+            weight = self.read(path)
+            if isinstance(weight, Packed) and weight.bits is not None:
+                return dataclasses.replace(weight, activations=format)
+            return weight
+
+        return dataclasses.replace(
+            self,
+            tensors={
+                path: dataclasses.replace(tensor, read=functools.partial(read, path))
                 for path, tensor in self.tensors.items()
             },
         )
