@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recipe",),
     ("kernels",),
     ("packing",),
-    ("nn",),
+    ("nn", "selftest"),
     ("models", "data"),
     ("loading",),
     ("inference",),

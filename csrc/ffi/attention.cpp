@@ -3,8 +3,8 @@
 #include "../kernels/attention.h"
 
 #include <algorithm>
-#include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "../kernels/product.h"
 #include "chosen.h"
@@ -18,8 +18,7 @@ namespace {
 namespace ffi = xla::ffi;
 
 using Heads = ffi::Buffer<ffi::F32, 3>;
-using Scales = ffi::Buffer<ffi::F32, 3>;
-using Length = ffi::Buffer<ffi::S32, 0>;
+using Number = ffi::Buffer<ffi::S32, 0>;
 
 // Below so many bytes of keys and values a second thread costs more than it saves.
 constexpr int64_t kBytesWorthSharing = 256 << 10;
@@ -35,10 +34,16 @@ bool TypeOf(ffi::DataType type, CacheType& cache) {
   return type == ffi::F32 || type == ffi::BF16 || type == ffi::S8;
 }
 
+using Sizes = std::vector<int64_t>;
+
 template <class Buffer>
-bool Is(const Buffer& buffer, std::initializer_list<int64_t> sizes) {
+bool Is(const Buffer& buffer, const Sizes& sizes) {
   const auto d = buffer.dimensions();
   return d.size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), d.begin());
+}
+
+bool AreScales(ffi::AnyBuffer buffer, const Sizes& sizes) {
+  return buffer.element_type() == ffi::F32 && Is(buffer, sizes);
 }
 
 // A result is its operand's memory: of one that something else still needs XLA makes a copy first.
@@ -48,31 +53,40 @@ ffi::Error Share(ffi::AnyBuffer operand, ffi::AnyBuffer result) {
 }
 
 ffi::Error Attend(ffi::ThreadPool pool, Heads queries, Heads keys, Heads values,
-                  ffi::AnyBuffer key_cache, ffi::AnyBuffer value_cache, Scales key_scales,
-                  Scales value_scales, Length length, ffi::Result<Heads> outputs,
-                  ffi::Result<ffi::AnyBuffer> new_keys, ffi::Result<ffi::AnyBuffer> new_values,
-                  ffi::Result<Scales> new_key_scales, ffi::Result<Scales> new_value_scales) {
+                  ffi::AnyBuffer key_cache, ffi::AnyBuffer value_cache, ffi::AnyBuffer key_scales,
+                  ffi::AnyBuffer value_scales, Number length, Number layer,
+                  ffi::Result<Heads> outputs, ffi::Result<ffi::AnyBuffer> new_keys,
+                  ffi::Result<ffi::AnyBuffer> new_values,
+                  ffi::Result<ffi::AnyBuffer> new_key_scales,
+                  ffi::Result<ffi::AnyBuffer> new_value_scales) {
   const Target* target = Chosen();
   if (target == nullptr) return Refuse("GOSSAMER_TARGET names no target of this processor");
   Attention a = {};
   const auto room = key_cache.dimensions(), q = queries.dimensions();
-  if (room.size() != 4) return Refuse("caches are [batch, heads, tokens, head size]");
+  if (room.size() != 4 && room.size() != 5) {
+    return Refuse("caches are [batch, heads, tokens, head size], perhaps of several layers");
+  }
   if (!TypeOf(key_cache.element_type(), a.type)) {
     return Refuse("caches are float32, bfloat16 or int8");
   }
-  a.batch = room[0], a.kv_heads = room[1], a.room = room[2], a.head_dim = room[3];
+  const size_t lead = room.size() - 4;
+  const int64_t layers = lead == 0 ? 1 : room[0], number = *layer.typed_data();
+  if (number < 0 || number >= layers) return Refuse("there is no such layer in the caches");
+  a.batch = room[lead], a.kv_heads = room[lead + 1], a.room = room[lead + 2];
+  a.head_dim = room[lead + 3];
   a.heads = q[1];
   a.length = *length.typed_data();
   if (const char* why = WhyNot(a)) return Refuse(why);
   const bool scaled = a.type == CacheType::kInt8;
-  const auto scale_shape = {a.batch, a.kv_heads, scaled ? a.room : int64_t{0}};
+  const Sizes cache_sizes(room.begin(), room.end());
+  Sizes scale_sizes(room.begin(), room.end() - 1);
+  if (!scaled) scale_sizes.back() = 0;
   if (!Is(queries, {a.batch, a.heads, a.head_dim}) ||
       !Is(*outputs, {a.batch, a.heads, a.head_dim}) ||
       !Is(keys, {a.batch, a.kv_heads, a.head_dim}) ||
-      !Is(values, {a.batch, a.kv_heads, a.head_dim}) ||
-      !Is(value_cache, {a.batch, a.kv_heads, a.room, a.head_dim}) ||
-      value_cache.element_type() != key_cache.element_type() || !Is(key_scales, scale_shape) ||
-      !Is(value_scales, scale_shape)) {
+      !Is(values, {a.batch, a.kv_heads, a.head_dim}) || !Is(value_cache, cache_sizes) ||
+      value_cache.element_type() != key_cache.element_type() ||
+      !AreScales(key_scales, scale_sizes) || !AreScales(value_scales, scale_sizes)) {
     return Refuse("queries, keys, values and caches have sizes that do not belong together");
   }
   for (auto& error :
@@ -80,9 +94,14 @@ ffi::Error Attend(ffi::ThreadPool pool, Heads queries, Heads keys, Heads values,
     if (error.failure()) return error;
   }
   a.queries = queries.typed_data(), a.keys = keys.typed_data(), a.values = values.typed_data();
-  a.key_cache = new_keys->untyped_data(), a.value_cache = new_values->untyped_data();
-  a.key_scales = scaled ? new_key_scales->typed_data() : nullptr;
-  a.value_scales = scaled ? new_value_scales->typed_data() : nullptr;
+  const int64_t vectors = number * a.batch * a.kv_heads * a.room;
+  const int64_t bytes_before = vectors * a.head_dim * ffi::ByteWidth(key_cache.element_type());
+  a.key_cache = static_cast<uint8_t*>(new_keys->untyped_data()) + bytes_before;
+  a.value_cache = static_cast<uint8_t*>(new_values->untyped_data()) + bytes_before;
+  if (scaled) {
+    a.key_scales = static_cast<float*>(new_key_scales->untyped_data()) + vectors;
+    a.value_scales = static_cast<float*>(new_value_scales->untyped_data()) + vectors;
+  }
   a.outputs = outputs->typed_data();
   const int64_t groups = a.batch * a.kv_heads;
   const int64_t bytes = 2 * groups * (a.length + 1) * a.head_dim * 4;
@@ -107,11 +126,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(gossamer_attention, gossamer::Attend,
                                   .Arg<gossamer::Heads>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<xla::ffi::AnyBuffer>()
-                                  .Arg<gossamer::Scales>()
-                                  .Arg<gossamer::Scales>()
-                                  .Arg<gossamer::Length>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<gossamer::Number>()
+                                  .Arg<gossamer::Number>()
                                   .Ret<gossamer::Heads>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::AnyBuffer>()
-                                  .Ret<gossamer::Scales>()
-                                  .Ret<gossamer::Scales>());
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Ret<xla::ffi::AnyBuffer>());

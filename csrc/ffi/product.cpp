@@ -15,6 +15,7 @@ namespace ffi = xla::ffi;
 
 using Bytes = ffi::Buffer<ffi::U8, 2>;
 using Zeros = ffi::Buffer<ffi::S8, 3>;
+using Number = ffi::Buffer<ffi::S32, 0>;
 
 // Below so many bytes of weights a second thread costs more than it saves.
 constexpr int64_t kBytesWorthSharing = 64 << 10;
@@ -53,12 +54,13 @@ bool IsTiles(const Buffer& buffer, int64_t tiles, int64_t groups) {
   return d.size() == 3 && d[0] == tiles && d[1] == groups && d[2] == kLanes;
 }
 
-// Everything that the kernels rely on: after this no read leaves a buffer.
+// Everything that the kernels rely on: after this no read leaves a buffer. The planes are those of
+// a stack of `layers` kernels alike.
 ffi::Error Check(const Product& p, Bytes values, Bytes indices, ffi::AnyBuffer scales,
-                 Zeros zeros) {
+                 Zeros zeros, int64_t layers) {
   const Packed& k = p.kernel;
   if (const char* why = WhyNot(p)) return Refuse(why);
-  const int64_t tiles = k.tiles();
+  const int64_t tiles = layers * k.tiles();
   if (k.kept() * k.bits % 8 != 0) return Refuse("an output's codes fill no whole bytes");
   if (values.dimensions()[0] != tiles || k.value_bytes != TileBytes(k.kept(), k.bits)) {
     return Refuse("the plane of values has another size than the kernel");
@@ -74,6 +76,18 @@ ffi::Error Check(const Product& p, Bytes values, Bytes indices, ffi::AnyBuffer s
     return Refuse("the plane of zero points has another size than the kernel");
   }
   return ffi::Error::Success();
+}
+
+// Lets the planes begin at one of a stack's kernels.
+void Enter(Packed& k, int64_t layer) {
+  const int64_t tiles = layer * k.tiles(), numbers = tiles * k.groups * kLanes;
+  const int64_t scale_bytes = k.scale_type == ScaleType::kFloat32    ? 4
+                              : k.scale_type == ScaleType::kBfloat16 ? 2
+                                                                     : 1;
+  k.values += tiles * k.value_bytes;
+  if (k.indices != nullptr) k.indices += tiles * k.index_bytes;
+  k.scales = static_cast<const uint8_t*>(k.scales) + numbers * scale_bytes;
+  if (k.zeros != nullptr) k.zeros += numbers;
 }
 
 void Run(const Target& target, const Product& p, ffi::ThreadPool& pool) {
@@ -97,9 +111,9 @@ void Run(const Target& target, const Product& p, ffi::ThreadPool& pool) {
 }
 
 ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes indices,
-                    ffi::AnyBuffer scales, Zeros zeros,
+                    ffi::AnyBuffer scales, Zeros zeros, Number layer,
                     ffi::Result<ffi::AnyBuffer> y, int64_t bits, int64_t n, int64_t m,
-                    int64_t scale_type, int64_t activation_bits) {
+                    int64_t scale_type, int64_t activation_bits, int64_t layers) {
   const Target* target = Chosen();
   if (target == nullptr) return Refuse("GOSSAMER_TARGET names no target of this processor");
   Product p = {};
@@ -129,7 +143,10 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes 
   p.rows = xs[0];
   p.activation_bits = static_cast<int32_t>(activation_bits);
   p.in_registers = target->in_registers;
-  if (auto error = Check(p, values, indices, scales, zeros); error.failure()) return error;
+  if (auto error = Check(p, values, indices, scales, zeros, layers); error.failure()) return error;
+  const int64_t number = *layer.typed_data();
+  if (number < 0 || number >= layers) return Refuse("there is no such layer in the stack");
+  Enter(p.kernel, number);
   Run(*target, p, pool);
   return ffi::Error::Success();
 }
@@ -148,9 +165,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(gossamer_product, gossamer::Multiply,
                                   .Arg<gossamer::Bytes>()
                                   .Arg<xla::ffi::AnyBuffer>()
                                   .Arg<gossamer::Zeros>()
+                                  .Arg<gossamer::Number>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Attr<int64_t>("bits")
                                   .Attr<int64_t>("n")
                                   .Attr<int64_t>("m")
                                   .Attr<int64_t>("scale_type")
-                                  .Attr<int64_t>("activation_bits"));
+                                  .Attr<int64_t>("activation_bits")
+                                  .Attr<int64_t>("layers"));

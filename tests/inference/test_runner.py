@@ -65,6 +65,39 @@ def test_compressed_kernels_run_as_they_are(llama, compress):
     assert_steps_give_the_full_pass(compressed(llama, compress), 7, atol=1e-3)
 
 
+def all_packed(checkpoint, *, but=()):
+    """The same model with every kernel of its blocks packed, but for those of some layers."""
+    blocks = [path for path in checkpoint.paths if path.startswith("layers.")]
+    kernels = [path for path in blocks if path.endswith("kernel")]
+    kernels = [path for path in kernels if int(path.split(".")[1]) not in but]
+    return checkpoint.with_tensors({path: packed(checkpoint.read(path)) for path in kernels})
+
+
+@pytest.mark.parametrize("cache", ["float32", "bfloat16", "int8"])
+def test_a_stack_of_packed_blocks_gives_the_logits_of_its_blocks_one_by_one(llama, cache):
+    model = Runner(all_packed(llama), cache)
+    assert len(model._stacks) == 1
+    apart = Runner(all_packed(llama), cache)
+    (stack, weights), layers = apart._stacks[0], llama.config.num_layers
+    alone = runner_module._stack(stack.frame, None)
+    apart._stacks = [(alone, [plane[layer] for plane in weights]) for layer in range(layers)]
+    apart._frames = runner_module._frames(apart._ends[0], (alone,) * layers)
+    apart._weights = [apart._ends[1], *(weights for _, weights in apart._stacks)]
+    (got, seen), (want, wanted) = (each.prefill(TOKENS[:9], 24) for each in (model, apart))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    for token in TOKENS[9:]:
+        got, seen = model.step(jnp.int32(token), seen)
+        want, wanted = apart.step(jnp.int32(token), wanted)
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_blocks_around_one_of_another_kind_make_stacks_of_their_own(llama):
+    last = llama.config.num_layers - 1
+    mixed = all_packed(llama, but=(last,))
+    assert [stack.layers for stack, _ in Runner(mixed)._stacks] == [last if last > 1 else None, None]
+    assert_steps_give_the_full_pass(mixed, 7, atol=1e-3)
+
+
 def test_a_prompt_may_fill_all_positions(checkpoint):
     tokens = (TOKENS * 2)[: checkpoint.config.max_positions]
     logits, _ = Runner(checkpoint).prefill(tokens, len(tokens))
@@ -78,9 +111,9 @@ def compiled(monkeypatch):
     frame = runner_module._Frame
     original = frame.module
 
-    def module(self, weights):
+    def module(self, weights, layer=None):
         counts["module"] += 1
-        return original(self, weights)
+        return original(self, weights, layer)
 
     monkeypatch.setattr(frame, "module", module)
     return counts

@@ -15,7 +15,7 @@ from gossamer.quantization import Int
 
 FILE = "libgossamer_kernels.so"
 needs_kernels = pytest.mark.skipif(
-    library._find() is None and not library._required(),
+    library._find() is None and not library.required(),
     reason="gossamer was installed without its kernels",
 )
 
@@ -72,6 +72,7 @@ def test_what_was_not_built_is_missed_in_one_warning():
         assert missed() == missed() == why_unavailable() is not None
     assert len(said) == 1
     assert targets() == ()
+    assert library.chosen() is library.reader() is None
 
 
 @pytest.mark.usefixtures("_missing")
@@ -109,8 +110,10 @@ def test_whoever_multiplies_first_misses_what_was_not_built(monkeypatch, require
 def test_a_target_of_another_machine_is_refused_with_those_of_this_one(monkeypatch):
     monkeypatch.setenv("GOSSAMER_TARGET", "abacus")
     assert why_unavailable() == (
-        f"GOSSAMER_TARGET is 'abacus', but this machine has {', '.join(targets())}."
+        f"GOSSAMER_TARGET is 'abacus', but this machine has {', '.join(targets())}. Name one of "
+        "these, or unset it."
     )
+    assert library.chosen() is library.reader() is None
 
 
 @needs_kernels
@@ -118,6 +121,15 @@ def test_every_target_of_this_machine_can_be_asked_for(monkeypatch):
     for target in targets():
         monkeypatch.setenv("GOSSAMER_TARGET", target)
         assert why_unavailable() is None
+        assert library.chosen() == target
+
+
+@needs_kernels
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_fastest_target_is_chosen_unless_the_environment_names_one(monkeypatch, value):
+    if value is not None:
+        monkeypatch.setenv("GOSSAMER_TARGET", value)
+    assert library.chosen() == targets()[0]
 
 
 def test_a_file_that_is_no_library_is_named(monkeypatch, tmp_path):

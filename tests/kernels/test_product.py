@@ -110,6 +110,30 @@ def test_vmap_over_x_and_over_kernels_gives_each_product():
     np.testing.assert_array_equal(jax.vmap(lambda kernel, x: kernel.dot(x))(both, x), want)
 
 
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_kernel_of_a_stack_multiplies_as_it_does_alone(activations, symmetric):
+    pattern = NM(2, 4) if symmetric else None
+    format = Int(4, group=16, symmetric=symmetric)
+    alone = [made((64, 24), format, pattern, activations, seed=seed)[0] for seed in range(3)]
+    stack = jax.tree.map(lambda *planes: jnp.stack(planes), *alone)
+    at = jax.jit(lambda layer, x: stack.at(layer).dot(x))
+    for rows in (1, 20):
+        x = jax.random.normal(jax.random.key(1), (rows, 64))
+        for layer, kernel in enumerate(alone):
+            np.testing.assert_array_equal(at(jnp.int32(layer), x), kernel.dot(x))
+    assert stack.at(jnp.int32(1)).shape == (64, 24)
+    np.testing.assert_array_equal(stack.at(jnp.int32(1)).materialize(), alone[1].materialize())
+
+
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_a_layer_that_a_stack_has_not_is_refused(layer):
+    packed, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8))
+    stack = jax.tree.map(lambda plane: jnp.stack([plane, plane]), packed)
+    with pytest.raises(Exception, match="no such layer"):
+        stack.at(jnp.int32(layer)).dot(jnp.ones((1, 64))).block_until_ready()
+
+
 def test_planes_of_another_size_are_refused_with_their_name():
     packed, _ = made((64, 24), Int(4, group=16), NM(2, 4), Int(8))
     planes, layout = packed.parts()

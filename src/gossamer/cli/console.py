@@ -57,6 +57,12 @@ class Command:
         """Shows a result to a reader."""
         raise NotImplementedError
 
+    def check(self, result: dict[str, Any]) -> None:
+        """Raises ValueError where a result, which is shown by then, means that the command failed.
+
+        Where nothing was raised before, most commands did their work.
+        """
+
 
 class Console:
     """Results on standard output, progress and messages on standard error."""

@@ -11,6 +11,7 @@ import tyro
 from gossamer.cli.compress import Compress
 from gossamer.cli.console import Command, Console, WrongUseError
 from gossamer.cli.demo import Demo
+from gossamer.cli.doctor import Doctor
 from gossamer.cli.evaluate import Evaluate
 from gossamer.cli.export import Export
 from gossamer.cli.generate import Generate
@@ -25,6 +26,7 @@ Commands: TypeAlias = (
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 
@@ -53,6 +55,7 @@ def _run(command: Command, console: Console) -> int:
         else:
             command.show(result, console)
         sys.stdout.flush()
+        command.check(result)
     except WrongUseError as error:
         return _fail(command, console, str(error), WRONG_USE)
     except BrokenPipeError:

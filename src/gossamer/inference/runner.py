@@ -1,12 +1,14 @@
 """A model ready to read a prompt and to give token after token, with what it has seen in a cache.
 
-A prompt goes through a block at a time: every block has its own weights and all run through one
-compiled function. A step is one program of all blocks, since calling thirty takes longer than what
-they do; products that share an input are one, and the cache is updated in place.
+Blocks that are stored alike make a stack: their planes have an axis of layers, one program does for
+all, and calling it takes a dozen arrays in place of hundreds. A prompt goes through a stack at a
+time; a step is one program of all of them, since calling thirty takes longer than what they do.
+Products that share an input are one, and the cache is updated in place.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,12 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gossamer.kernels.attention import CachePlanes
 from gossamer.loading import Checkpoint
-from gossamer.models import Block, Cache, build_block, build_ends
+from gossamer.models import Cache, ModelConfig, build_block, build_ends
 from gossamer.nn.attention import CacheType, KeyValueCache
+from gossamer.packing import Packed
 
 _LEAST_LENGTH = 16
 
@@ -47,14 +51,11 @@ class Runner:
     def __init__(self, checkpoint: Checkpoint, cache: CacheType = "float32") -> None:
         config = checkpoint.config
         self.config = config
-        self._cache = cache
+        self._cache: CacheType = cache
         self._ends = _take_apart(build_ends(config, checkpoint.read))
-        self._blocks = [
-            _take_apart(_fused(build_block(config, checkpoint.read, index)))
-            for index in range(config.num_layers)
-        ]
-        self._frames = _frames(self._ends[0], tuple(frame for frame, _ in self._blocks))
-        self._weights = [self._ends[1], *(weights for _, weights in self._blocks)]
+        self._stacks = _stacks(config, checkpoint)
+        self._frames = _frames(self._ends[0], tuple(stack for stack, _ in self._stacks))
+        self._weights = [self._ends[1], *(weights for _, weights in self._stacks)]
 
     def prefill(self, prompt: Sequence[int], tokens: int) -> tuple[Float[Array, " V"], Cache]:
         """Reads a prompt.
@@ -75,9 +76,10 @@ class Runner:
         padded[0, : len(prompt)] = prompt
         hidden = _embed(*self._ends, jnp.asarray(padded), jnp.int32(0))
         cache: Cache = []
-        for frame, weights in self._blocks:
-            hidden, layer = _run_block(frame, weights, hidden, self._empty(length))
-            cache.append(_trim(layer, jnp.int32(len(prompt)), room))
+        for stack, weights in self._stacks:
+            empty, layers = self._empty(stack, length), jnp.int32(stack.layers or 1)
+            hidden, filled = _run_stack(stack, weights, hidden, empty, layers)
+            cache.append(_trim(filled, jnp.int32(len(prompt)), room))
         return _next_logits(*self._ends, hidden, jnp.int32(len(prompt) - 1)), cache
 
     def step(self, token: Int[Array, ""], cache: Cache) -> tuple[Float[Array, " V"], Cache]:
@@ -87,36 +89,39 @@ class Runner:
         """
         # Every layer has seen the same tokens; a model without layers has no use for positions.
         length = cache[0].length if cache else jnp.int32(0)
-        planes = [layer.planes for layer in cache]
+        planes = [layers.planes for layers in cache]
         logits, planes, length = _step(self._frames, self._weights, token, planes, length)
-        return logits, [KeyValueCache.of(layer, length) for layer in planes]
+        return logits, [KeyValueCache.of(layers, length) for layers in planes]
 
     def compile(self, prompt_tokens: int, tokens: int) -> None:
         """Compiles what `prefill` and `step` need for these lengths, so that they can be timed.
 
-        Puts zeros through one block of each kind, and through a step.
+        Puts zeros through no layer of a stack, or one block of each kind, and through a step.
         """
         length, room = self._lengths(prompt_tokens, tokens)
-        kinds = {_kind(*block): block for block in self._blocks}
+        kinds = {_kind(stack, weights): (stack, weights) for stack, weights in self._stacks}
         hidden = _embed(*self._ends, jnp.zeros((1, length), jnp.int32), jnp.int32(0))
-        for frame, weights in kinds.values():
-            hidden, _ = _run_block(frame, weights, hidden, self._empty(length))
+        for stack, weights in kinds.values():
+            empty = self._empty(stack, length)
+            hidden, filled = _run_stack(stack, weights, hidden, empty, jnp.int32(0))
+            _trim(filled, jnp.int32(0), room)
         _next_logits(*self._ends, hidden, jnp.int32(0))
-        _trim(self._empty(length), jnp.int32(0), room)
-        logits, _ = self.step(jnp.int32(0), [self._empty(room) for _ in self._blocks])
+        cache = [self._empty(stack, room) for stack, _ in self._stacks]
+        logits, _ = self.step(jnp.int32(0), cache)
         jax.block_until_ready(logits)
 
     def _lengths(self, prompt_tokens: int, tokens: int) -> tuple[int, int]:
         limit = self.config.max_positions
         return padded_length(prompt_tokens, limit), padded_length(tokens, limit)
 
-    def _empty(self, tokens: int) -> KeyValueCache:
+    def _empty(self, stack: "_Stack", tokens: int) -> KeyValueCache:
         return KeyValueCache.empty(
             batch_size=1,
             num_kv_heads=self.config.num_kv_heads,
             max_tokens=tokens,
             head_dim=self.config.head_dim,
             dtype=self._cache,
+            layers=stack.layers,
         )
 
 
@@ -131,12 +136,31 @@ class _Frame:
     graph: nnx.GraphDef[Any]
     structure: Any  # of the weights: a jax.tree_util.PyTreeDef, which is no type to pyright
 
-    def module(self, weights: _Leaves) -> Any:
-        """The module with these weights."""
-        return nnx.merge(self.graph, jax.tree.unflatten(self.structure, weights))
+    def module(self, weights: _Leaves, layer: Int[Array, ""] | None = None) -> Any:
+        """The module with these weights, or with those of one layer of a stack."""
+        state = jax.tree.unflatten(self.structure, weights)
+        if layer is not None:
+            state = jax.tree.map(lambda each: _at(each, layer), state, is_leaf=_is_packed)
+        return nnx.merge(self.graph, state)
 
 
 _frame = functools.cache(_Frame)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stack:
+    """Blocks stored alike, without their weights; equal ones are one object too.
+
+    Attributes:
+        frame: of each block.
+        layers: how many; None is a block alone, whose weights have no axis of layers.
+    """
+
+    frame: _Frame
+    layers: int | None
+
+
+_stack = functools.cache(_Stack)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,15 +168,21 @@ class _Frames:
     """A whole model without its weights; equal ones are one object too."""
 
     ends: _Frame
-    blocks: tuple[_Frame, ...]
+    stacks: tuple[_Stack, ...]
 
 
 _frames = functools.cache(_Frames)
 
 
-def _fused(block: Block) -> Block:
-    block.fuse()
-    return block
+def _is_packed(weight: object) -> bool:
+    return isinstance(weight, Packed)
+
+
+def _at(weight: Packed | Array, layer: Int[Array, ""]) -> Packed | Array:
+    """One layer's weight; of packed ones there is no copy."""
+    if isinstance(weight, Packed):
+        return weight.at(layer)
+    return lax.dynamic_index_in_dim(weight, layer, 0, keepdims=False)
 
 
 def _take_apart(module: nnx.Module) -> tuple[_Frame, _Leaves]:
@@ -161,9 +191,38 @@ def _take_apart(module: nnx.Module) -> tuple[_Frame, _Leaves]:
     return _frame(graph, structure), weights
 
 
-def _kind(frame: _Frame, weights: _Leaves) -> Hashable:
-    """Equal for blocks that one compiled function serves."""
-    return frame, tuple((leaf.shape, leaf.dtype) for leaf in weights)
+def _stacks(config: ModelConfig, checkpoint: Checkpoint) -> list[tuple[_Stack, _Leaves]]:
+    """Reads the blocks, and stacks those in a row that one program serves."""
+    blocks = []
+    for index in range(config.num_layers):
+        block = build_block(config, checkpoint.read, index)
+        block.fuse()
+        frame, weights = _take_apart(block)
+        blocks.append((_stack(frame, None), weights))
+    stacks = []
+    for _, group in itertools.groupby(blocks, lambda block: _kind(*block)):
+        alike = list(group)
+        stack, first = alike[0]
+        if len(alike) == 1 or not _stackable(stack.frame, first):
+            stacks += alike
+            continue
+        layers = [weights for _, weights in alike]
+        # Plane by plane, and each layer's own is dropped: memory holds one plane twice.
+        weights = [jnp.stack([layer.pop(0) for layer in layers]) for _ in range(len(first))]
+        stacks.append((_stack(stack.frame, len(layers)), weights))
+    return stacks
+
+
+def _kind(stack: _Stack, weights: _Leaves) -> Hashable:
+    """Equal for what one compiled function serves."""
+    return stack, tuple((leaf.shape, leaf.dtype) for leaf in weights)
+
+
+def _stackable(frame: _Frame, weights: _Leaves) -> bool:
+    """Whether every kernel is packed: of a plain array, each use would copy the layer's part."""
+    state = jax.tree.unflatten(frame.structure, weights)
+    plain = [leaf for leaf in jax.tree.leaves(state, is_leaf=_is_packed) if not _is_packed(leaf)]
+    return all(leaf.ndim == 1 for leaf in plain)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -173,12 +232,29 @@ def _embed(
     return frame.module(weights).embed(tokens, start + jnp.arange(tokens.shape[1]))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _run_block(
-    frame: _Frame, weights: _Leaves, hidden: Float[Array, "1 T D"], cache: KeyValueCache
+def _through(
+    stack: _Stack,
+    weights: _Leaves,
+    hidden: Float[Array, "1 T D"],
+    cache: KeyValueCache,
+    layers: int | Int[Array, ""],
 ) -> tuple[Float[Array, "1 T D"], KeyValueCache]:
+    """Puts tokens through the first `layers` blocks of a stack; a block alone is always run."""
     positions = cache.length + jnp.arange(hidden.shape[1])
-    return frame.module(weights)(hidden, positions, cache)
+    if stack.layers is None:
+        return stack.frame.module(weights)(hidden, positions, cache)
+
+    def block(layer: Int[Array, ""], carry: tuple[Array, CachePlanes]) -> tuple[Array, CachePlanes]:
+        hidden, planes = carry
+        before = KeyValueCache.of(planes, cache.length, layer)
+        hidden, after = stack.frame.module(weights, layer)(hidden, positions, before)
+        return hidden, after.planes
+
+    hidden, planes = lax.fori_loop(0, layers, block, (hidden, cache.planes))
+    return hidden, KeyValueCache.of(planes, cache.length + hidden.shape[1])
+
+
+_run_stack = functools.partial(jax.jit, static_argnums=0, donate_argnums=3)(_through)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
@@ -189,15 +265,14 @@ def _step(
     cache: list[CachePlanes],
     length: Int[Array, ""],
 ) -> tuple[Float[Array, " V"], list[CachePlanes], Int[Array, ""]]:
-    """One token through the whole model; `weights` are those of the ends, then of each block."""
+    """One token through the whole model; `weights` are those of the ends, then of each stack."""
     ends = frames.ends.module(weights[0])
-    positions = length[None]
-    hidden = ends.embed(token[None, None], positions)
+    hidden = ends.embed(token[None, None], length[None])
     added = []
-    for frame, leaves, planes in zip(frames.blocks, weights[1:], cache, strict=True):
-        block = frame.module(leaves)
-        hidden, layer = block(hidden, positions, KeyValueCache.of(planes, length))
-        added.append(layer.planes)
+    for stack, leaves, planes in zip(frames.stacks, weights[1:], cache, strict=True):
+        before = KeyValueCache.of(planes, length)
+        hidden, after = _through(stack, leaves, hidden, before, stack.layers or 1)
+        added.append(after.planes)
     return ends.logits(hidden)[0, 0], added, length + 1
 
 

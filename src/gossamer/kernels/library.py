@@ -37,7 +37,7 @@ def missed() -> str | None:
     reason = why_unavailable()
     if reason is None:
         return None
-    if _required():
+    if required():
         raise RuntimeError(f"GOSSAMER_REQUIRE_KERNELS is set, but no native kernels: {reason}")
     _warn(reason)
     return reason
@@ -50,7 +50,10 @@ def why_unavailable() -> str | None:
         return library
     target = os.environ.get("GOSSAMER_TARGET")
     if target and target not in targets():
-        return f"GOSSAMER_TARGET is {target!r}, but this machine has {', '.join(targets())}."
+        return (
+            f"GOSSAMER_TARGET is {target!r}, but this machine has {', '.join(targets())}. Name one "
+            "of these, or unset it."
+        )
     return None
 
 
@@ -60,10 +63,20 @@ def targets() -> tuple[str, ...]:
     return () if isinstance(library, str) else tuple(library.gossamer_targets().decode().split())
 
 
+def chosen() -> str | None:
+    """The instruction set in use: the one that GOSSAMER_TARGET names, or the fastest.
+
+    None without kernels.
+    """
+    if why_unavailable() is not None:
+        return None
+    return os.environ.get("GOSSAMER_TARGET") or targets()[0]
+
+
 def reader() -> Callable[[int, int, int, int], int] | None:
     """Reads memory: address, bytes, parts side by side, bytes ahead. None without kernels."""
     library = _library()
-    if isinstance(library, str):
+    if isinstance(library, str) or why_unavailable() is not None:
         return None
     read = library.gossamer_read
     read.argtypes = [ctypes.c_void_p] + 3 * [ctypes.c_int64]
@@ -71,7 +84,8 @@ def reader() -> Callable[[int, int, int, int], int] | None:
     return read
 
 
-def _required() -> bool:
+def required() -> bool:
+    """Whether GOSSAMER_REQUIRE_KERNELS says that there must be kernels."""
     return os.environ.get("GOSSAMER_REQUIRE_KERNELS", "0") not in ("", "0")
 
 
@@ -91,7 +105,7 @@ def _library() -> ctypes.CDLL | str:
     try:
         library = ctypes.CDLL(str(file))
     except OSError as error:
-        return f"{file} does not load: {error}."
+        return f"{file} does not load: {error}. Install gossamer again, on this machine."
     if missing := [name for name in HANDLERS if not hasattr(library, name)]:
         return f"{file} is not of this version of gossamer, it lacks {missing}: install it again."
     library.gossamer_targets.restype = ctypes.c_char_p

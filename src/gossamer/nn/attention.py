@@ -43,13 +43,16 @@ class KeyValueCache:
         length: tokens seen.
         key_scales: what int8 keys are multiplied by; None for others.
         value_scales: the same for values.
+        layer: which one of a stack this cache is, where the arrays have a leading axis of layers;
+            None where they are of one layer alone.
     """
 
-    keys: Num[Array, "B K S H"]
-    values: Num[Array, "B K S H"]
+    keys: Num[Array, "*layers B K S H"]
+    values: Num[Array, "*layers B K S H"]
     length: _Length
-    key_scales: Float[Array, "B K S"] | None = None
-    value_scales: Float[Array, "B K S"] | None = None
+    key_scales: Float[Array, "*layers B K S"] | None = None
+    value_scales: Float[Array, "*layers B K S"] | None = None
+    layer: _Length | None = None
 
     @classmethod
     def empty(
@@ -60,22 +63,28 @@ class KeyValueCache:
         max_tokens: int,
         head_dim: int,
         dtype: CacheType = "float32",
+        layers: int | None = None,
     ) -> "KeyValueCache":
-        """A cache that has seen nothing."""
-        shape = (batch_size, num_kv_heads, max_tokens, head_dim)
+        """A cache that has seen nothing; with `layers` those of a stack, for `of` to pick from."""
+        lead = () if layers is None else (layers,)
+        shape = (*lead, batch_size, num_kv_heads, max_tokens, head_dim)
         scaled = dtype == "int8"
         planes = CachePlanes(  # each an array of its own, so that all can be donated
             jnp.zeros(shape, dtype),
             jnp.zeros(shape, dtype),
-            jnp.ones(shape[:3]) if scaled else None,
-            jnp.ones(shape[:3]) if scaled else None,
+            jnp.ones(shape[:-1]) if scaled else None,
+            jnp.ones(shape[:-1]) if scaled else None,
         )
         return cls.of(planes, jnp.zeros((), jnp.int32))
 
     @classmethod
-    def of(cls, planes: CachePlanes, length: Int[Array, ""]) -> "KeyValueCache":
+    def of(
+        cls, planes: CachePlanes, length: Int[Array, ""], layer: Int[Array, ""] | None = None
+    ) -> "KeyValueCache":
         """Puts a cache together."""
-        return cls(planes.keys, planes.values, length, planes.key_scales, planes.value_scales)
+        return cls(
+            planes.keys, planes.values, length, planes.key_scales, planes.value_scales, layer
+        )
 
     @property
     def planes(self) -> CachePlanes:
@@ -85,7 +94,7 @@ class KeyValueCache:
     @property
     def max_tokens(self) -> int:
         """Tokens that there is room for."""
-        return self.keys.shape[2]
+        return self.keys.shape[-2]
 
     def append(
         self, keys: Float[Array, "B K T H"], values: Float[Array, "B K T H"]
@@ -102,18 +111,27 @@ class KeyValueCache:
             )
 
         def put(there: Array, new: Array) -> Array:
-            return lax.dynamic_update_slice(there, new, (0, 0, self.length, 0)[: there.ndim])
+            start = (0, 0, self.length, 0)[: new.ndim]
+            if self.layer is not None:
+                start, new = (self.layer, *start), new[None]
+            return lax.dynamic_update_slice(there, new, start)
 
         (new_keys, key_scales), (new_values, value_scales) = map(self._stored, (keys, values))
         new = CachePlanes(new_keys, new_values, key_scales, value_scales)
-        return self.of(jax.tree.map(put, self.planes, new), self.length + keys.shape[2])
+        added = jax.tree.map(put, self.planes, new)
+        return self.of(added, self.length + keys.shape[2], self.layer)
 
     def decoded(self) -> tuple[Float[Array, "B K S H"], Float[Array, "B K S H"]]:
         """Keys and values as float32."""
-        numbers = (self.keys.astype(jnp.float32), self.values.astype(jnp.float32))
-        if self.key_scales is None or self.value_scales is None:
-            return numbers
-        return numbers[0] * self.key_scales[..., None], numbers[1] * self.value_scales[..., None]
+        planes = self.planes
+        if (layer := self.layer) is not None:
+            planes = jax.tree.map(
+                lambda plane: lax.dynamic_index_in_dim(plane, layer, 0, keepdims=False), planes
+            )
+        keys, values = planes.keys.astype(jnp.float32), planes.values.astype(jnp.float32)
+        if planes.key_scales is None or planes.value_scales is None:
+            return keys, values
+        return keys * planes.key_scales[..., None], values * planes.value_scales[..., None]
 
     def resized(self, max_tokens: int) -> "KeyValueCache":
         """The same tokens with room for more: prefill in a short cache, decode in a long one.
@@ -126,10 +144,17 @@ class KeyValueCache:
             raise ValueError(
                 f"A cache of {self.max_tokens} tokens cannot shrink to {max_tokens}; ask for more."
             )
-        padding = ((0, 0), (0, 0), (0, more), (0, 0))
-        return jax.tree.map(
-            lambda plane: jnp.pad(plane, padding[: plane.ndim]) if plane.ndim else plane, self
+
+        def pad(plane: Array, axis: int) -> Array:
+            padding = [(0, 0)] * plane.ndim
+            padding[axis] = (0, more)
+            return jnp.pad(plane, padding)
+
+        planes = CachePlanes(
+            *(pad(numbers, -2) for numbers in (self.keys, self.values)),
+            *(None if s is None else pad(s, -1) for s in (self.key_scales, self.value_scales)),
         )
+        return self.of(planes, self.length, self.layer)
 
     def _stored(self, numbers: Float[Array, "B K T H"]) -> tuple[Array, Array | None]:
         """As this cache keeps them, and their scales."""
@@ -176,9 +201,10 @@ def _attend_natively(
 ) -> tuple[Float[Array, "B 1 N*H"], KeyValueCache]:
     """A step of decoding by a kernel that reads the filled positions only."""
     out, planes = kernels.attend(
-        queries[:, 0], keys[:, 0], values[:, 0], cache.planes, cache.length
+        queries[:, 0], keys[:, 0], values[:, 0], cache.planes, cache.length, cache.layer
     )
-    return out.reshape(out.shape[0], 1, -1), KeyValueCache.of(planes, cache.length + 1)
+    added = KeyValueCache.of(planes, cache.length + 1, cache.layer)
+    return out.reshape(out.shape[0], 1, -1), added
 
 
 @_attend_natively.defjvp

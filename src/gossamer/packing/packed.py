@@ -48,6 +48,8 @@ class Packed:
         padding: unused lanes of the last tile, 0 to 15.
         activations: None multiplies by the decoded weights; a format first quantizes each row of
             `x` dynamically and multiplies integers.
+        layer: which one of a stack this kernel is, where the planes have a leading axis of layers;
+            see `at`.
     """
 
     values: _Plane
@@ -59,17 +61,19 @@ class Packed:
     scale: ScaleType | None = dataclasses.field(metadata={"static": True})
     padding: int = dataclasses.field(metadata={"static": True})
     activations: Int | None = dataclasses.field(default=None, metadata={"static": True})
+    layer: _Plane | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(in, out)`, after the planes' leading axes if they are stacked."""
+        """`(in, out)`, after the planes' leading axes if this is a stack and not one of it."""
         if self.bits is None:
             *lead, tiles, kept, _ = self.values.shape
         else:
             *lead, tiles, size = self.values.shape
             kept = size * 8 // (LANES * self.bits)
         size = kept if self.pattern is None else kept * self.pattern.m // self.pattern.n
-        return (*lead, size, tiles * LANES - self.padding)
+        stacked = lead if self.layer is None else []
+        return (*stacked, size, tiles * LANES - self.padding)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -80,6 +84,14 @@ class Packed:
     def nbytes(self) -> int:
         """Bytes of all planes, in memory and on disk."""
         return sum(plane.nbytes for plane in jax.tree.leaves(self))
+
+    def at(self, layer: IntArray[Array, ""]) -> "Packed":
+        """One kernel of a stack, which native kernels read where it is, without a copy.
+
+        Args:
+            layer: its number, from 0; the planes have a leading axis of layers.
+        """
+        return dataclasses.replace(self, layer=layer)
 
     def why_no_kernel(self, rows: Float[Array, "rows in"]) -> str | None:
         """Says in words why `dot` multiplies `rows` in plain JAX; None: by a native kernel.
@@ -96,7 +108,7 @@ class Packed:
         assert self.bits is not None
         assert self.scale is not None
         assert self.scales is not None
-        planes = Planes(self.values, self.indices, self.scales, self.zeros)
+        planes = Planes(self.values, self.indices, self.scales, self.zeros, self.layer)
         layout = Layout(
             bits=self.bits,
             pattern=self.pattern,
@@ -150,13 +162,23 @@ class Packed:
         return _take(self, indices)
 
 
+def _alone(kernel: Packed) -> Packed:
+    """The kernel with planes of its own: a copy of its part of the stack's."""
+    if kernel.layer is None:
+        return kernel
+    number, stack = kernel.layer, dataclasses.replace(kernel, layer=None)
+    return jax.tree.map(lambda plane: jax.lax.dynamic_index_in_dim(plane, number, 0, False), stack)
+
+
 @jax.jit
 def _materialize(kernel: Packed) -> Array:
+    kernel = _alone(kernel)
     return _columns(jax.lax.map(_decode, kernel), kernel.shape[-1])
 
 
 @jax.jit
 def _unpack(kernel: Packed) -> Codes:
+    kernel = _alone(kernel)
     out = kernel.shape[-1]
     scales = _columns(_scales(kernel), out)
     zeros = None if kernel.zeros is None else _columns(kernel.zeros, out)
@@ -204,6 +226,7 @@ def _kernels(rows: Array, kernel: Packed) -> dict[str, Callable[[Array, Packed],
 
 def _reference(rows: Array, kernel: Packed) -> Array:
     """The product in plain JAX."""
+    kernel = _alone(kernel)
     if kernel.activations is not None:
         assert kernel.bits is not None
         format = Int(kernel.bits)  # the codes are there already: the format is only carried along
@@ -217,6 +240,7 @@ def _reference(rows: Array, kernel: Packed) -> Array:
 @jax.jit
 def _take(kernel: Packed, indices: Array) -> Array:
     """Makes a tile of one lane of each column, then decodes those."""
+    kernel = _alone(kernel)
     out = kernel.shape[-1]
     column = indices.reshape(-1)
     column = jnp.where(column < 0, column + out, column)

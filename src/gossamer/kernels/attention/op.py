@@ -14,7 +14,10 @@ MOST_QUERIES = 64
 
 
 class CachePlanes(NamedTuple):
-    """The arrays of a cache: numbers `[B, K, S, H]`, and scales `[B, K, S]` where they are int8."""
+    """The arrays of a cache: numbers `[B, K, S, H]`, and scales `[B, K, S]` where they are int8.
+
+    With a layer beside them they have a leading axis of layers.
+    """
 
     keys: Array
     values: Array
@@ -31,7 +34,7 @@ def why_not(queries: Float[Array, "B N H"], cache: CachePlanes) -> str | None:
         'heads have 48 numbers; kernels know (32, 64, 80, 96, 128, 256)'
     """
     _, heads, size = queries.shape
-    kv_heads = cache.keys.shape[1]
+    kv_heads = cache.keys.shape[-3]
     if queries.dtype != jnp.float32:
         return f"queries are {queries.dtype}; kernels take float32"
     if cache.keys.dtype not in (jnp.float32, jnp.bfloat16, jnp.int8):
@@ -49,6 +52,7 @@ def attend(
     values: Float[Array, "B K H"],
     cache: CachePlanes,
     length: Int[Array, ""],
+    layer: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B N H"], CachePlanes]:
     """Writes the new token's key and value at `length` and attends; `why_not` has said None.
 
@@ -58,14 +62,16 @@ def attend(
         values: of the new token.
         cache: updated in place where nothing else needs it, as in a program that donates it.
         length: tokens seen before; the program fails where the cache has no room for one more.
+        layer: which of the layers that `cache` holds is meant; None where it holds one.
 
     Returns:
         The heads' outputs, and the cache.
     """
     scaled = cache.key_scales is not None
-    none = jnp.zeros((*cache.keys.shape[:2], 0))
+    number = jnp.int32(0) if layer is None else layer.astype(jnp.int32)
+    none = jnp.zeros((*cache.keys.shape[:-2], 0))
     planes = [none if plane is None else plane for plane in cache]
-    results = jax.eval_shape(_like_results, queries, keys, values, planes, length)
+    results = jax.eval_shape(_like_results, queries, keys, values, planes, length, number)
     # Operands 3 to 6 are results 1 to 4, where there is anything in them.
     shared = {operand: operand - 2 for operand in range(3, 7 if scaled else 5)}
     call = jax.ffi.ffi_call(
@@ -74,18 +80,18 @@ def attend(
         input_output_aliases=shared,
         vmap_method="sequential",
     )
-    out, added_keys, added_values, *scales = call(queries, keys, values, *planes, length)
+    out, added_keys, added_values, *scales = call(queries, keys, values, *planes, length, number)
     key_scales, value_scales = scales if scaled else (None, None)
     return out, CachePlanes(added_keys, added_values, key_scales, value_scales)
 
 
 def _like_results(
-    queries: Array, keys: Array, values: Array, planes: list[Array], length: Array
+    queries: Array, keys: Array, values: Array, planes: list[Array], length: Array, layer: Array
 ) -> list[Array]:
     """Of the shapes and dtypes of the results, to be traced and not computed.
 
     In `shard_map` they vary over the axes that operands do.
     """
-    operands = (queries, keys, values, *planes, length)
+    operands = (queries, keys, values, *planes, length, layer)
     zero = 0 * sum((jnp.sum(operand) for operand in operands), start=jnp.zeros(()))
     return [array + zero.astype(array.dtype) for array in (queries, *planes)]

@@ -24,12 +24,16 @@ _SCALES: tuple[ScaleType, ...] = ("float32", "bfloat16", "e8m0", "e4m3")
 
 
 class Planes(NamedTuple):
-    """The arrays of a packed kernel; `docs/packed-layout.md` draws them."""
+    """The arrays of a packed kernel; `docs/packed-layout.md` draws them.
+
+    With `layer` they have a leading axis of layers, of which the kernel is one.
+    """
 
     values: Array  # uint8 [tiles, bytes]
     indices: Array | None  # uint8 [tiles, bytes]; None when dense
     scales: Array  # as stored [tiles, groups, 16]
     zeros: Array | None  # int8 [tiles, groups, 16]
+    layer: Array | None = None  # int32 []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,12 @@ def _batched(layout: Layout) -> Callable[[Array, Planes], Array]:
 def _call(layout: Layout, x: Array, planes: Planes) -> Array:
     """One custom call; planes that a kernel does without are empty ones to it."""
     pattern = layout.pattern
+    layers = 1
+    layer = jnp.int32(0) if planes.layer is None else planes.layer.astype(jnp.int32)
+    if planes.layer is not None:
+        layers = planes.values.shape[0]
+        planes = jax.tree.map(lambda plane: plane.reshape(-1, *plane.shape[2:]), planes[:4])
+        planes = Planes(*planes)
     tiles = planes.values.shape[0]
     none = jnp.zeros((tiles, 0), jnp.uint8)
     result = jax.eval_shape(functools.partial(like_result, layout), x, planes)
@@ -124,6 +134,8 @@ def _call(layout: Layout, x: Array, planes: Planes) -> Array:
         none if planes.indices is None else planes.indices,
         planes.scales,
         jnp.zeros((tiles, 0, 0), jnp.int8) if planes.zeros is None else planes.zeros,
+        layer,
+        layers=np.int64(layers),
         bits=np.int64(layout.bits),
         n=np.int64(1 if pattern is None else pattern.n),
         m=np.int64(1 if pattern is None else pattern.m),
