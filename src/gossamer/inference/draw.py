@@ -66,7 +66,8 @@ def _next_token(
     A program of its own: another temperature compiles this again and not the model.
     """
     token = sample(logits, jax.random.fold_in(key, index), sampling)
-    return jnp.where(jnp.isfinite(logits).all(), token, -1)
+    finite = jnp.isfinite(jnp.max(logits)) & jnp.isfinite(jnp.min(logits))
+    return jnp.where(finite, token, -1)
 
 
 def _checked(token: Int[Array, ""], index: int) -> int:
