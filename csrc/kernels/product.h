@@ -23,6 +23,7 @@ namespace gossamer {
 enum class Method {
   kDense,   // words of codes, unpacked in registers
   kPlaces,  // words of kept codes and words of their places; activations are looked up
+  kKept,    // kept codes and their places unpacked to bytes; activations are looked up, many rows
   kPanel,   // the kernel's tile unpacked to bytes first: any pattern, width and group, many rows
 };
 
