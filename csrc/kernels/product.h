@@ -67,6 +67,8 @@ struct Target {
   void (*attend)(const Attention& a, int64_t first, int64_t last, uint8_t* scratch);
   // Reads memory in equal parts side by side, asking for what is `ahead`; see read-inl.h.
   uint64_t (*read)(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead);
+  // Multiplies and adds in registers, bytes or floats; gives how often. See peak-inl.h.
+  int64_t (*multiply_adds)(const uint8_t* data, int64_t steps, bool floats, float* result);
 };
 
 // The fastest target that this processor runs, or the one named; nullptr if it cannot run that.
