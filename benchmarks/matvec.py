@@ -33,8 +33,11 @@ from gossamer.quantization import Codes, Int
 from gossamer.sparsity import NM
 
 MEMORY_BYTES = 256e6
-IN_A_CALL = 16  # products at least, so that calling costs little
+ROWS_IN_A_CALL = 16  # at least, so that calling costs little
 THREADS = len(os.sched_getaffinity(0))
+
+Peers = Iterator[tuple[str, Callable[[], None], int]]
+"""Names, calls, and how many products each call is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,11 @@ def rotation(case: Case, nbytes: float) -> int:
     return max(1, int(np.ceil(MEMORY_BYTES / nbytes))) if case.from_memory else 1
 
 
+def in_a_call(case: Case, kernels: int = 1) -> int:
+    """How many products a call is: with every kernel one, and more of few rows."""
+    return max(kernels, -(-ROWS_IN_A_CALL // case.rows))
+
+
 def several(x: jax.Array, count: int) -> list[jax.Array]:
     """Inputs that differ, so that no compiler makes one product of many."""
     return [x * (1 + index / 64) for index in range(count)]
@@ -102,7 +110,7 @@ def ours(case: Case, x: jax.Array) -> tuple[Callable[[], None], int, int]:
     check(first, x)
     # Copies hold the same numbers in other memory, which is what matters here.
     kernels = [jax.tree.map(jnp.copy, first) for _ in range(rotation(case, first.nbytes))]
-    inputs = several(x, max(len(kernels), IN_A_CALL))
+    inputs = several(x, in_a_call(case, len(kernels)))
 
     @jax.jit
     def multiply(inputs: list[jax.Array], kernels: list[Packed]) -> list[jax.Array]:
@@ -126,13 +134,13 @@ def xla_call(
     return lambda: jax.block_until_ready(multiply(inputs, kernels))
 
 
-def xla_peers(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None], int]]:
+def xla_peers(case: Case, x: jax.Array) -> Peers:
     """XLA's own products, with how many products each call is."""
     values = np.random.default_rng(0).normal(size=(case.size, case.out)).astype(np.float32)
     for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16), ("int8", jnp.int8)):
         kernel = jnp.asarray(values * (20 if name == "int8" else 1)).astype(dtype)
         count = rotation(case, kernel.nbytes)
-        inputs = [row.astype(dtype) for row in several(20 * x, max(count, IN_A_CALL))]
+        inputs = [row.astype(dtype) for row in several(20 * x, in_a_call(case, count))]
         result = jnp.int32 if name == "int8" else jnp.float32
         for form in ("ri,io->ro", "ri,oi->ro") if name == "float32" else ("ri,io->ro",):
             laid = kernel.T if form == "ri,oi->ro" else kernel
@@ -141,7 +149,7 @@ def xla_peers(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None
             yield label, xla_call(form, inputs, copies, result), len(inputs)
 
 
-def onnx_peer(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None], int]]:
+def onnx_peer(case: Case, x: jax.Array) -> Peers:
     """ONNX Runtime's blockwise int4 product; nothing where it is not installed."""
     if case.bits != 4:
         return
@@ -154,7 +162,7 @@ def onnx_peer(case: Case, x: jax.Array) -> Iterator[tuple[str, Callable[[], None
     blocks = case.size // case.group
     shape = (case.out, blocks, case.group // 2)
     kernels = rotation(case, np.prod(shape) + case.out * blocks * 4)
-    rows = several(x, max(kernels, IN_A_CALL))
+    rows = several(x, in_a_call(case, kernels))
     inputs = {f"x{index}": np.asarray(row) for index, row in enumerate(rows)}
     stored = []
     for index in range(kernels):  # of numbers that differ, or equal ones would become one
@@ -199,8 +207,8 @@ def seconds_in_turns(
 ) -> dict[str, float]:
     """The least time of one product of each, taken in turns.
 
-    All take three turns; then those go on that are at most twice as slow as the fastest, until the
-    budget is used up.
+    Those more than eight times as slow as the fastest take one turn, those more than twice as slow
+    three; the others go on until the budget is used up.
     """
     for call, _ in calls.values():
         call()  # compiles
@@ -213,19 +221,23 @@ def seconds_in_turns(
             call()
             best[name] = min(best[name], (time.perf_counter() - start) / count)
         turn += 1
+        if turn in (1, 3):
+            most = (8 if turn == 1 else 2) * min(best.values())
+            racing = [name for name in racing if best[name] < most]
         if turn == 3:
-            racing = [name for name in racing if best[name] < 2 * min(best.values())]
             end = time.perf_counter() + budget
     return best
 
 
-def measure(case: Case, budget: float) -> dict:
+def measure(
+    case: Case, budget: float, peers: tuple[Callable[[Case, jax.Array], Peers], ...]
+) -> dict:
     """One row of the table: seconds of a single product."""
     x = jax.random.normal(jax.random.key(0), (case.rows, case.size))
     call, count, nbytes = ours(case, x)
     calls = {"ours": (call, count)}
-    for name, peer, peer_count in (*xla_peers(case, x), *onnx_peer(case, x)):
-        calls[name] = (peer, peer_count)
+    for find in peers:
+        calls |= {name: (peer, peer_count) for name, peer, peer_count in find(case, x)}
     seconds = seconds_in_turns(calls, budget)
     return {
         "case": str(case),
@@ -255,33 +267,43 @@ def cases(quick: bool) -> Iterator[Case]:
                 yield Case(size, out, group, 1, bits, pattern, activations, from_memory)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result as JSON")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def peers_text(row: dict) -> str:
+    """How many times as long each peer takes."""
+    return ", ".join(f"{name} {s / row['ours_seconds']:.2f}" for name, s in row["peers"].items())
+
+
+def keep(name: str, result: dict, out: pathlib.Path | None) -> None:
+    """Prints the last line, and writes it into the folder `out`."""
+    machine = f"{platform.machine()}, {THREADS} threads, {targets()[0]}"
+    line = json.dumps({"machine": machine} | result)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}-{THREADS}.json").write_text(line + "\n")
+    print(line)
+
+
+def main() -> None:
+    args = arguments(__doc__)
     budget = 0.5 if args.quick else 3.0
     rows = []
     for case in cases(args.quick):
-        rows.append(measure(case, budget))
+        rows.append(measure(case, budget, (xla_peers, onnx_peer)))
         print(f"{rows[-1]['ours_seconds'] * 1e6:10.1f} us  {case}", flush=True)
     bandwidth = read_gb_per_second(threads=THREADS, seconds=budget)
     from_memory = [row for row in rows if row["from_memory"]]
     bandwidth = max(bandwidth, *(row["bytes"] / row["ours_seconds"] / 1e9 for row in from_memory))
     for row in rows:
         row["bound_seconds"] = row["bytes"] / bandwidth / 1e9
-        peers = ", ".join(
-            f"{name} {s / row['ours_seconds']:.2f}" for name, s in row["peers"].items()
-        )
-        print(
-            f"{row['case']}: {row['bound_seconds'] / row['ours_seconds']:.0%} of the bound; {peers}"
-        )
-    machine = f"{platform.machine()}, {THREADS} threads, {targets()[0]}"
-    line = json.dumps({"machine": machine, "read_gb_per_second": bandwidth, "rows": rows})
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"matvec-{THREADS}.json").write_text(line + "\n")
-    print(line)
+        share = row["bound_seconds"] / row["ours_seconds"]
+        print(f"{row['case']}: {share:.0%} of the bound; {peers_text(row)}")
+    keep("matvec", {"read_gb_per_second": bandwidth, "rows": rows}, args.out)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ extern "C" __attribute__((visibility("default"))) uint64_t gossamer_read(
   return gossamer::Chosen()->read(data, bytes, streams, ahead);
 }
 
+// Multiplies and adds in registers, bytes or floats, and gives how often; the time it takes is the
+// caller's to measure. See csrc/kernels/peak-inl.h.
+extern "C" __attribute__((visibility("default"))) int64_t gossamer_multiply_adds(
+    const uint8_t* data, int64_t steps, bool floats, float* result) {
+  return gossamer::Chosen()->multiply_adds(data, steps, floats, result);
+}
+
 // The targets that this processor runs, the fastest first, with spaces between.
 extern "C" __attribute__((visibility("default"))) const char* gossamer_targets() {
   static const std::string names = [] {

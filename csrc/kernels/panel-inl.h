@@ -43,15 +43,7 @@ void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, const Row*
         });
       });
     }
-    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-      const auto scales = LoadScales<S>(k, tile + t, group);
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-        float* at = sums + (r * kTiles + t) * kLanes;
-        auto sum = group == 0 ? S::ZeroFloats() : S::LoadFloats(at);
-        AddScaled<S>(sum, part[t][r], scales);
-        S::StoreFloats(at, sum);
-      });
-    });
+    AddGroup<S, kTiles, kRows>(k, tile, group, part, sums);
   }
 }
 
@@ -63,12 +55,7 @@ void PanelRows(const Product& p, int64_t tile, const uint8_t* panel, int64_t fir
   } else {
     PanelBlock<S, kTiles, kRows, true>(p, tile, panel, rows, sums);
   }
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-      Finish<S>(p, first_row + r, tile + t, rows[r].scale(),
-                S::LoadFloats(sums + (r * kTiles + t) * kLanes));
-    });
-  });
+  FinishBlock<S, kTiles, kRows>(p, first_row, tile, rows, sums);
 }
 
 // Unpacks kTiles tiles and multiplies them by every row.
@@ -81,17 +68,14 @@ void MultiplyPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint
   Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
     UnpackTile<S>(p.kernel, tile + t, scratch + t * tile_bytes, rest);
   });
-  const int64_t row_bytes = p.row_bytes();
-  Row rows[kRows];
-  int64_t r = 0;
-  for (; r + kRows <= p.rows; r += kRows) {
-    Unroll<kRows>([&](auto i) GOSSAMER_STEP { rows[i].at = prepared + (r + i) * row_bytes; });
-    PanelRows<S, kTiles, kRows>(p, tile, scratch, r, rows, sums);
-  }
-  for (; r < p.rows; ++r) {
-    rows[0].at = prepared + r * row_bytes;
-    PanelRows<S, kTiles, 1>(p, tile, scratch, r, rows, sums);
-  }
+  ForRows<kRows>(
+      p, prepared,
+      [&](int64_t r, const Row* rows) {
+        PanelRows<S, kTiles, kRows>(p, tile, scratch, r, rows, sums);
+      },
+      [&](int64_t r, const Row* row) {
+        PanelRows<S, kTiles, 1>(p, tile, scratch, r, row, sums);
+      });
 }
 
 }  // namespace

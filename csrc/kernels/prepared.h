@@ -13,6 +13,8 @@ constexpr int64_t kRowHeader = 4;
 
 // Activations that a window of four kept codes chooses from, as one table of a byte shuffle.
 constexpr int64_t kTableBytes = 16;
+// What a processor may read where it looks up more.
+constexpr int64_t kWidestTable = 64;
 
 GOSSAMER_INLINE int64_t CodesOffset(const Packed& k) {
   return (kRowHeader + k.groups * 4 + kVectorBytes - 1) / kVectorBytes * kVectorBytes;
@@ -37,6 +39,14 @@ GOSSAMER_INLINE int64_t UnpackScratch(const Packed& k) {
 
 // Sums of a block of at most 8 rows by kPanelTiles tiles.
 constexpr int64_t kPanelSums = kPanelTiles * 8 * kVectorBytes;
+
+// Windows of kept codes of a tile.
+GOSSAMER_INLINE int64_t KeptWindows(const Packed& k) { return k.kept() / 4; }
+
+// A tile's kept codes, their places and a vector for each group.
+GOSSAMER_INLINE int64_t KeptPanelBytes(const Packed& k) {
+  return (2 * KeptWindows(k) + k.groups) * kVectorBytes;
+}
 
 GOSSAMER_INLINE int64_t PanelScratch(const Packed& k, int64_t rows) {
   const int64_t tiles = rows > 1 ? kPanelTiles : 1;

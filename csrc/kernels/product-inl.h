@@ -5,6 +5,7 @@
 
 #include "float-panel-inl.h"
 #include "float-registers-inl.h"
+#include "kept-panel-inl.h"
 #include "panel-inl.h"
 #include "product.h"
 #include "quantize-inl.h"
@@ -38,6 +39,9 @@ void Multiply(const Product& p, const uint8_t* prepared, int64_t first, int64_t 
               uint8_t* scratch) {
   if (p.floats() && p.rows <= kFewRows) return FloatFew<S>(p, prepared, first, last, scratch);
   if constexpr (S::kInRegisters) {
+    if (!p.floats() && p.method() == Method::kKept) {
+      return MultiplyKept<S>(p, prepared, first, last, scratch);
+    }
     if (!p.floats() && p.method() != Method::kPanel) {
       return MultiplyInRegisters<S>(p, prepared, first, last);
     }

@@ -11,10 +11,18 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
 
 bool PowerOfTwo(int bits) { return bits > 0 && (bits & (bits - 1)) == 0; }
 
+// Whether windows of four kept codes choose from tables of at most 64 activations, and no window
+// runs into the next group.
+bool HasTables(const Packed& k) {
+  return k.sparse() && k.place_bits() > 0 && 4 % k.n == 0 && WindowSpan(k) <= kWidestTable &&
+         k.group_size() % WindowSpan(k) == 0;
+}
+
 }  // namespace
 
 Method Product::method() const {
   const Packed& k = kernel;
+  if (in_registers && !floats() && rows > kFewRows && HasTables(k)) return Method::kKept;
   if (!in_registers || rows > kFewRows || !PowerOfTwo(k.bits)) return Method::kPanel;
   const int64_t kept_in_group = k.group_size() / k.m * k.n;
   if (!k.sparse()) {
@@ -34,17 +42,20 @@ int64_t Product::row_bytes() const {
   int64_t codes = PanelWindows(k) * 4;
   if (method() == Method::kDense) codes = k.in;
   if (method() == Method::kPlaces) codes = k.kept() / 4 * kTableBytes + k.in + kTableBytes;
+  if (method() == Method::kKept) codes = k.in + kWidestTable;
   return RoundUp(kRowHeader + k.groups * 4, kVectorBytes) + RoundUp(codes, kVectorBytes);
 }
 
 int64_t Product::scratch_bytes() const {
   if (floats()) return FloatScratch(kernel, rows);
+  if (method() == Method::kKept) return kPanelTiles * KeptPanelBytes(kernel) + kPanelSums;
   return method() == Method::kPanel ? PanelScratch(kernel, rows) : 0;
 }
 
 int64_t Product::panel_tiles() const {
   if (floats()) return rows > kFewRows ? kPanelTiles : 1;
-  return method() == Method::kPanel && rows > 1 ? kPanelTiles : 1;
+  const bool panels = method() == Method::kPanel || method() == Method::kKept;
+  return panels && rows > 1 ? kPanelTiles : 1;
 }
 
 const char* WhyNot(const Product& p) {

@@ -23,6 +23,7 @@ namespace gossamer {
 enum class Method {
   kDense,   // words of codes, unpacked in registers
   kPlaces,  // words of kept codes and words of their places; activations are looked up
+  kKept,    // kept codes and their places unpacked to bytes; activations are looked up, many rows
   kPanel,   // the kernel's tile unpacked to bytes first: any pattern, width and group, many rows
 };
 
@@ -66,6 +67,8 @@ struct Target {
   void (*attend)(const Attention& a, int64_t first, int64_t last, uint8_t* scratch);
   // Reads memory in equal parts side by side, asking for what is `ahead`; see read-inl.h.
   uint64_t (*read)(const uint8_t* data, int64_t bytes, int64_t streams, int64_t ahead);
+  // Multiplies and adds in registers, bytes or floats; gives how often. See peak-inl.h.
+  int64_t (*multiply_adds)(const uint8_t* data, int64_t steps, bool floats, float* result);
 };
 
 // The fastest target that this processor runs, or the one named; nullptr if it cannot run that.

@@ -73,6 +73,17 @@ void SumGroups(const int8_t* codes, int64_t room, int64_t groups, int32_t* sums)
   }
 }
 
+// Codes as the bytes that tables of `Method::kKept` hold; a row has room for whole vectors.
+template <class S>
+void OffsetRow(int8_t* codes, int64_t size) {
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(codes);
+  for (int64_t i = 0; i < size; i += kVectorBytes) {
+    const auto flipped = S::MaskFlip(S::Load(bytes + i), S::Fill(0xff),
+                                     S::Fill(S::kActivationOffset));
+    S::Store(bytes + i, flipped);
+  }
+}
+
 // A table of 16 codes for each window of four kept ones, of which it needs the first `span`. In odd
 // windows, whose places are used as they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
 inline void WriteTables(const int8_t* codes, const Packed& k, int8_t* tables) {
@@ -124,6 +135,9 @@ void Prepare(const Product& p, int64_t row, uint8_t* prepared) {
     return;
   }
   *scale = QuantizeRow<S>(x, p.real, k.in, p.activation_bits, codes);
+  if constexpr (S::kInRegisters) {
+    if (method == Method::kKept) return OffsetRow<S>(codes, k.in);
+  }
   if (method == Method::kPanel) SpreadGroups(codes, k);
   const int64_t room = method == Method::kPanel ? PanelWindowsInGroup(k) * 4 : k.group_size();
   SumGroups<S>(codes, room, k.groups, sums);

@@ -25,6 +25,9 @@ struct Avx2 {
   static constexpr int kByteOffset = 128;
   static constexpr int kDenseTurns = 2;
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
+  static constexpr int kKeptTiles = 1, kKeptRows = 4;  // the same beside codes and places
+  // What makes activations the bytes that `Dot` takes, where codes are the signed ones.
+  static constexpr int kActivationOffset = 128;
 
   static __m256i Get(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
@@ -78,9 +81,40 @@ struct Avx2 {
   static Bytes Lookup(Bytes table, Bytes index) {
     return {_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
   }
+  // The same from tables of 16 or 64 bytes: the latter are looked up by quarters.
+  struct Quarters {
+    __m256i v[4];
+  };
+  template <int kBytes>
+  static auto WideTable(const int8_t* from) {
+    if constexpr (kBytes == 16) {
+      return Table(from);
+    } else {
+      return Quarters{Table(from).a, Table(from + 16).a, Table(from + 32).a, Table(from + 48).a};
+    }
+  }
+  static __m256i LookupQuarters(const Quarters& table, __m256i index) {
+    // A byte's bit 7 chooses: bits 4 and 5 are moved there.
+    const __m256i odd = _mm256_slli_epi16(index, 3), upper = _mm256_slli_epi16(index, 2);
+    const auto look = [&](int i) { return _mm256_shuffle_epi8(table.v[i], index); };
+    return _mm256_blendv_epi8(_mm256_blendv_epi8(look(0), look(1), odd),
+                              _mm256_blendv_epi8(look(2), look(3), odd), upper);
+  }
+  template <int kBytes, class Table>
+  static Bytes WideLookup(const Table& table, Bytes index) {
+    if constexpr (kBytes == 16) {
+      return Lookup(table, index);
+    } else {
+      return {LookupQuarters(table, index.a), LookupQuarters(table, index.b)};
+    }
+  }
+  static Bytes SubtractBytes(Bytes a, Bytes b) {
+    return {_mm256_sub_epi8(a.a, b.a), _mm256_sub_epi8(a.b, b.b)};
+  }
 
   static Sums Zero() { return Twice(_mm256_setzero_si256()); }
   static Sums FromBytes(Bytes v) { return v; }
+  static Bytes ToBytes(Sums v) { return v; }
   static Sums FillSums(int32_t value) { return Twice(_mm256_set1_epi32(value)); }
 #ifdef GOSSAMER_VNNI
   static __m256i DotHalf(__m256i sums, __m256i bytes, __m256i codes) {

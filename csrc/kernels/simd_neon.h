@@ -25,6 +25,8 @@ struct Neon {
   static constexpr int kByteOffset = 0;
   static constexpr int kDenseTurns = 1;
   static constexpr int kPanelRows = 1;  // sums of four tiles fill half of the registers
+  static constexpr int kKeptTiles = 1, kKeptRows = 4;  // as many sums again
+  static constexpr int kActivationOffset = 0;
   static constexpr bool kLooksUpFloats = false;
 
   template <class Result, class Step>
@@ -82,6 +84,30 @@ struct Neon {
   static Bytes Lookup(Bytes table, Bytes index) {
     return Each<Bytes>([&](int i) { return vqtbl1q_u8(table.v[i], index.v[i]); });
   }
+  // The same from tables of 16 or 64 bytes.
+  template <int kBytes>
+  static auto WideTable(const int8_t* from) {
+    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(from);
+    if constexpr (kBytes == 16) {
+      return vld1q_u8(bytes);
+    } else {
+      return uint8x16x4_t{{vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32),
+                           vld1q_u8(bytes + 48)}};
+    }
+  }
+  template <int kBytes, class Table>
+  static Bytes WideLookup(const Table& table, Bytes index) {
+    return Each<Bytes>([&](int i) {
+      if constexpr (kBytes == 16) {
+        return vqtbl1q_u8(table, index.v[i]);
+      } else {
+        return vqtbl4q_u8(table, index.v[i]);
+      }
+    });
+  }
+  static Bytes SubtractBytes(Bytes a, Bytes b) {
+    return Each<Bytes>([&](int i) { return vsubq_u8(a.v[i], b.v[i]); });
+  }
 
   static Sums Zero() { return FillSums(0); }
   static Sums FillSums(int32_t value) {
@@ -89,6 +115,9 @@ struct Neon {
   }
   static Sums FromBytes(Bytes a) {
     return Each<Sums>([&](int i) { return vreinterpretq_s32_u8(a.v[i]); });
+  }
+  static Bytes ToBytes(Sums a) {
+    return Each<Bytes>([&](int i) { return vreinterpretq_u8_s32(a.v[i]); });
   }
   static Sums Dot(Sums sums, Bytes bytes, Bytes codes) {
     return Each<Sums>([&](int i) {

@@ -1,4 +1,5 @@
 #include "attention-inl.h"
+#include "peak-inl.h"
 #include "product-inl.h"
 #include "read-inl.h"
 #include "simd_avx2.h"
@@ -14,6 +15,7 @@ bool Runs() {
 }  // namespace
 
 const Target kAvx2 = {"avx2", Avx2::kInRegisters, Runs, Prepare<Avx2>,
-                       Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>};
+                       Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>,
+                       MultiplyAdds<Avx2>};
 
 }  // namespace gossamer

@@ -2,6 +2,7 @@
 #include <cpuid.h>
 
 #include "attention-inl.h"
+#include "peak-inl.h"
 #include "product-inl.h"
 #include "read-inl.h"
 #include "simd_avx2.h"
@@ -23,6 +24,7 @@ bool Runs() {
 }  // namespace
 
 const Target kAvx2Vnni = {"avx2vnni", Avx2::kInRegisters, Runs, Prepare<Avx2>,
-                       Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>};
+                       Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>,
+                       MultiplyAdds<Avx2>};
 
 }  // namespace gossamer

@@ -1,4 +1,5 @@
 #include "attention-inl.h"
+#include "peak-inl.h"
 #include "product-inl.h"
 #include "read-inl.h"
 #include "simd_avx512.h"
@@ -16,6 +17,7 @@ bool Runs() {
 }  // namespace
 
 const Target kAvx512 = {"avx512", Avx512::kInRegisters, Runs, Prepare<Avx512>,
-                       Multiply<Avx512>, Attend<Avx512>, ReadMemory<Avx512>};
+                       Multiply<Avx512>, Attend<Avx512>, ReadMemory<Avx512>,
+                       MultiplyAdds<Avx512>};
 
 }  // namespace gossamer

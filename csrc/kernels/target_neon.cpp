@@ -4,6 +4,7 @@
 #endif
 
 #include "attention-inl.h"
+#include "peak-inl.h"
 #include "product-inl.h"
 #include "read-inl.h"
 #include "simd_neon.h"
@@ -23,6 +24,7 @@ bool Runs() {
 }  // namespace
 
 const Target kNeon = {"neon", Neon::kInRegisters, Runs, Prepare<Neon>,
-                      Multiply<Neon>, Attend<Neon>, ReadMemory<Neon>};
+                      Multiply<Neon>, Attend<Neon>, ReadMemory<Neon>,
+                       MultiplyAdds<Neon>};
 
 }  // namespace gossamer

@@ -1,4 +1,5 @@
 #include "attention-inl.h"
+#include "peak-inl.h"
 #include "product-inl.h"
 #include "read-inl.h"
 #include "simd_portable.h"
@@ -14,6 +15,7 @@ bool Runs() {
 }  // namespace
 
 const Target kPortable = {"portable", Portable::kInRegisters, Runs, Prepare<Portable>,
-                       Multiply<Portable>, Attend<Portable>, ReadMemory<Portable>};
+                       Multiply<Portable>, Attend<Portable>, ReadMemory<Portable>,
+                       MultiplyAdds<Portable>};
 
 }  // namespace gossamer

@@ -136,5 +136,47 @@ GOSSAMER_INLINE void Finish(const Product& p, int64_t row, int64_t tile, float s
   StoreTile(p, row, tile, values);
 }
 
+// Adds a group's sums of a block, scaled, to `sums`, [kRows][kTiles][16] floats.
+template <class S, int kTiles, int kRows>
+GOSSAMER_INLINE void AddGroup(const Packed& k, int64_t tile, int64_t group,
+                              const typename S::Sums (&part)[kTiles][kRows], float* sums) {
+  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+    const auto scales = LoadScales<S>(k, tile + t, group);
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      float* at = sums + (r * kTiles + t) * kLanes;
+      auto sum = group == 0 ? S::ZeroFloats() : S::LoadFloats(at);
+      AddScaled<S>(sum, part[t][r], scales);
+      S::StoreFloats(at, sum);
+    });
+  });
+}
+
+template <class S, int kTiles, int kRows>
+GOSSAMER_INLINE void FinishBlock(const Product& p, int64_t first_row, int64_t tile,
+                                 const Row* rows, const float* sums) {
+  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+      Finish<S>(p, first_row + r, tile + t, rows[r].scale(),
+                S::LoadFloats(sums + (r * kTiles + t) * kLanes));
+    });
+  });
+}
+
+// All rows, kRows at a time and then one: some(first row, rows), one(row, it).
+template <int kRows, class Some, class One>
+GOSSAMER_INLINE void ForRows(const Product& p, const uint8_t* prepared, Some some, One one) {
+  const int64_t row_bytes = p.row_bytes();
+  Row rows[kRows];
+  int64_t r = 0;
+  for (; r + kRows <= p.rows; r += kRows) {
+    Unroll<kRows>([&](auto i) GOSSAMER_STEP { rows[i].at = prepared + (r + i) * row_bytes; });
+    some(r, rows);
+  }
+  for (; r < p.rows; ++r) {
+    rows[0].at = prepared + r * row_bytes;
+    one(r, rows);
+  }
+}
+
 }  // namespace
 }  // namespace gossamer

@@ -154,6 +154,13 @@ void AddTile(const Shape& s, Case& c) {
   }
 }
 
+// One, a few, or so many that there is a kernel of its own for them.
+int64_t SomeRows() {
+  const int kind = Uniform(0, 2);
+  if (kind == 0) return 1;
+  return kind == 1 ? Uniform(2, 18) : Uniform(17, 30);
+}
+
 Case MakeCase(const Shape& s) {
   Case c;
   const int64_t tiles = (s.out + kLanes - 1) / kLanes, groups = s.in / s.group;
@@ -334,7 +341,7 @@ int main() {
                       m,
                       static_cast<ScaleType>(Uniform(0, 3)),
                       zeros,
-                      Uniform(0, 2) ? Uniform(1, 18) : 1,
+                      SomeRows(),
                       static_cast<Real>(Uniform(0, 1)),
                       Uniform(0, 2) ? Uniform(0, 1) * 8 : Uniform(2, 8)};
         if (!Packable(s)) continue;

@@ -84,6 +84,20 @@ def reader() -> Callable[[int, int, int, int], int] | None:
     return read
 
 
+def multiplier() -> Callable[[int, int, bool, int], int] | None:
+    """Multiplies and adds: address of 64 bytes, steps, whether of floats, address of 192 floats.
+
+    Gives how often it did. None without kernels.
+    """
+    library = _library()
+    if isinstance(library, str) or why_unavailable() is not None:
+        return None
+    multiply = library.gossamer_multiply_adds
+    multiply.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool, ctypes.c_void_p]
+    multiply.restype = ctypes.c_int64
+    return multiply
+
+
 def required() -> bool:
     """Whether GOSSAMER_REQUIRE_KERNELS says that there must be kernels."""
     return os.environ.get("GOSSAMER_REQUIRE_KERNELS", "0") not in ("", "0")
