@@ -129,6 +129,7 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes 
   p.rows = xs[0];
   p.activation_bits = static_cast<int32_t>(activation_bits);
   p.in_registers = target->in_registers;
+  p.expands = target->expands;
   if (auto error = Check(p, values, indices, scales, zeros); error.failure()) return error;
   Run(*target, p, pool);
   return ffi::Error::Success();

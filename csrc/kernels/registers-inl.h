@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "bitmaps-inl.h"
+#include "codes-inl.h"
 #include "packed.h"
 #include "prepared.h"
 #include "product.h"
@@ -11,42 +13,6 @@
 
 namespace gossamer {
 namespace {
-
-// Field `kField` of every byte as unsigned codes: where it stands if `Dot` takes any byte.
-template <class S, int kBits, int kField>
-GOSSAMER_INLINE typename S::Bytes Codes(typename S::Bytes word) {
-  constexpr int kMask = (1 << kBits) - 1;
-  constexpr int kFlip = Offset<S>(kBits);
-  if constexpr (kBits == 8) {
-    return S::MaskFlip(word, S::Fill(kMask), S::Fill(kFlip));
-  } else if constexpr (S::kAnyByte) {
-    constexpr int kShift = kBits * kField;
-    return S::MaskFlip(word, S::Fill(kMask << kShift), S::Fill(kFlip << kShift));
-  } else {
-    return S::MaskFlip(S::template ShiftRight<kBits * kField>(word), S::Fill(kMask),
-                       S::Fill(kFlip));
-  }
-}
-
-template <class S, int kBits>
-GOSSAMER_INLINE typename S::Sums DotCodes(typename S::Sums sums, typename S::Bytes codes,
-                                          typename S::Bytes x) {
-  if constexpr (kBits == 8 || S::kAnyByte) return S::Dot(sums, codes, x);
-  return S::DotSmall(sums, codes, x);
-}
-
-// Sums of fields that were left where they stand, brought to one scale.
-template <class S, int kBits, int kSums>
-GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums]) {
-  typename S::Sums total = parts[0];
-  Unroll<kSums - 1>([&](auto i) GOSSAMER_STEP {
-    total = S::Add(total, S::ShiftSums(parts[i + 1], kBits * (i + 1)));
-  });
-  return total;
-}
-
-template <class S, int kBits>
-constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
 
 // Dense codes of 8, 4 or 2 bits, groups of whole words. Words take turns at kTurns sums, so that as
 // many are on their way as products take to finish.
@@ -176,11 +142,16 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   });
 }
 
-using TileFn = void (*)(const Product&, int64_t, int64_t, const Row*);
-
 template <class S, int kRows>
 TileFn FindTile(const Product& p) {
   const Packed& k = p.kernel;
+  if constexpr (S::kExpands) {
+    if (p.method() == Method::kBitmap) {
+      return ForBitmaps<TileFn>(k, [](auto bits, auto m) -> TileFn {
+        return BitmapTile<S, bits, m, kRows>;
+      });
+    }
+  }
   return ForBits<TileFn>(k, [&](auto bits) {
     constexpr int kBits = decltype(bits)::value;
     if (p.method() == Method::kPlaces) {

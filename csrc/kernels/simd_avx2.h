@@ -24,6 +24,7 @@ struct Avx2 {
 #endif
   static constexpr int kByteOffset = 128;
   static constexpr int kDenseTurns = 2;
+  static constexpr bool kExpands = false;
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
 
   static __m256i Get(const void* from) {
@@ -57,6 +58,9 @@ struct Avx2 {
   static Bytes ShiftLeftBy(Bytes v, int bits) {
     const __m128i count = _mm_cvtsi32_si128(bits);
     return {_mm256_sll_epi32(v.a, count), _mm256_sll_epi32(v.b, count)};
+  }
+  static Bytes AddBytes(Bytes a, Bytes b) {
+    return {_mm256_add_epi8(a.a, b.a), _mm256_add_epi8(a.b, b.b)};
   }
   static Bytes Equal(Bytes a, Bytes b) {
     return {_mm256_cmpeq_epi8(a.a, b.a), _mm256_cmpeq_epi8(a.b, b.b)};

@@ -24,6 +24,7 @@ struct Neon {
   static constexpr bool kAnyByte = false;
   static constexpr int kByteOffset = 0;
   static constexpr int kDenseTurns = 1;
+  static constexpr bool kExpands = false;
   static constexpr int kPanelRows = 1;  // sums of four tiles fill half of the registers
   static constexpr bool kLooksUpFloats = false;
 
@@ -60,6 +61,9 @@ struct Neon {
   template <int kBits>
   static Bytes ShiftRight(Bytes a) {
     return ShiftRightBy(a, kBits);
+  }
+  static Bytes AddBytes(Bytes a, Bytes b) {
+    return Each<Bytes>([&](int i) { return vaddq_u8(a.v[i], b.v[i]); });
   }
   static Bytes Equal(Bytes a, Bytes b) {
     return Each<Bytes>([&](int i) { return vceqq_u8(a.v[i], b.v[i]); });

@@ -22,7 +22,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kNeon = {"neon", Neon::kInRegisters, Runs, Prepare<Neon>,
-                      Multiply<Neon>, Attend<Neon>, ReadMemory<Neon>};
+const Target kNeon = {"neon", Neon::kInRegisters, Neon::kExpands, Runs,
+                      Prepare<Neon>, Multiply<Neon>, Attend<Neon>, ReadMemory<Neon>};
 
 }  // namespace gossamer

@@ -13,7 +13,8 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Portable::kInRegisters, Runs, Prepare<Portable>,
-                       Multiply<Portable>, Attend<Portable>, ReadMemory<Portable>};
+const Target kPortable = {"portable", Portable::kInRegisters, Portable::kExpands, Runs,
+                          Prepare<Portable>, Multiply<Portable>, Attend<Portable>,
+                          ReadMemory<Portable>};
 
 }  // namespace gossamer
