@@ -2,8 +2,7 @@
 // bitmap has bits in registers, where an instruction moves 64 bytes by as many bits.
 //
 // A vector holds all kM elements of a group for 64 / kM lanes, not four of 16 lanes: then its codes
-// are 32 bytes side by side. Its sums are kM / 4 a lane, which are added up at the end of a group of
-// scales.
+// are 32 bytes side by side. Its sums are kM / 4 a lane, added up where a group of scales ends.
 #pragma once
 
 #include <cstdint>

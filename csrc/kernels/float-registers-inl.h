@@ -13,8 +13,8 @@
 namespace gossamer {
 namespace {
 
-// Codes of 4 or 2 bits by their fields, again and again: as floats, and as the upper halves of floats
-// that end in zeros. 8 bits need no tables.
+// Codes of 4 or 2 bits by their fields, again and again: as floats, and as the upper halves of
+// floats whose lower ones are zeros. 8 bits need no tables.
 template <class S, int kBits>
 struct CodeTables {
   typename S::Floats whole;
@@ -100,7 +100,7 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
     for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
-      const auto fields = S::Hold(LoadStream<S>(word));
+      const auto fields = LoadStream<S>(word);
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const auto weight = CodeFloats<S, kBits, f>(fields, tables);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -129,10 +129,10 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
-      const auto places = S::Hold(LoadStream<S>(place));
+      const auto places = LoadStream<S>(place);
       typename S::Bytes fields[kWords];
       Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-        fields[i] = S::Hold(LoadStream<S>(word + i * kVectorBytes));
+        fields[i] = LoadStream<S>(word + i * kVectorBytes);
       });
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const auto at = S::template ShiftRight<FieldShift<kPlaceBits>(f)>(places);
@@ -182,7 +182,7 @@ void FloatBitmapTile(const Product& p, int64_t tile, int64_t first_row, const fl
       S::template StoreMasks<kM>(masks, LoadStream<S>(map));
       typename S::Bytes fields[kWords];
       Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-        fields[i] = S::Hold(LoadStream<S>(word + i * kVectorBytes));
+        fields[i] = LoadStream<S>(word + i * kVectorBytes);
       });
       Unroll<kMapElements / kM>([&](auto g) GOSSAMER_STEP {
         typename S::Bytes places[kKept / 4];

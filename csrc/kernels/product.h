@@ -23,7 +23,7 @@ namespace gossamer {
 enum class Method {
   kDense,   // words of codes, unpacked in registers
   kPlaces,  // words of kept codes and words of their places; activations are looked up
-  kBitmap,  // words of kept codes of 4:8 or 8:16 and bitmaps; codes are spread in registers
+  kBitmap,  // words of kept codes of 4:8 or 8:16 and of bitmaps, put together in registers
   kPanel,   // the kernel's tile unpacked to bytes first: any pattern, width and group, many rows
 };
 
@@ -37,8 +37,8 @@ struct Product {
   int64_t rows;
   Real real;
   int32_t activation_bits;  // 2 to 8; 0 leaves activations floats
-  bool in_registers;        // these two are the target's
-  bool expands;
+  bool in_registers;        // the target's
+  bool expands;             // the target's
 
   bool floats() const { return activation_bits == 0; }
 

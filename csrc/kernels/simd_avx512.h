@@ -23,6 +23,13 @@ struct Avx512 {
   static constexpr int kPanelRows = 6;  // as many sums as registers hold beside codes
 
   static Bytes Load(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  // A vector of many uses: without the barrier GCC reads it again for each, and loads become the
+  // limit of floats.
+  static Bytes LoadOnce(const uint8_t* from) {
+    Bytes v = Load(from);
+    asm("" : "+v"(v));
+    return v;
+  }
   static void Store(uint8_t* to, Bytes v) { _mm512_storeu_si512(to, v); }
   static Bytes Fill(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
   static Bytes FillWord(uint32_t word) { return _mm512_set1_epi32(static_cast<int>(word)); }
@@ -61,7 +68,7 @@ struct Avx512 {
   }
   static Bytes Lookup(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
 
-  // For each group of kM elements of a word of bitmaps, and of it for each 64 / kM lanes, their bits.
+  // For each group of kM elements of a word of bitmaps, for each 64 / kM lanes, their bits.
   static constexpr bool kExpands = true;
   template <int kM>
   static void StoreMasks(uint64_t (&masks)[8], Bytes maps) {
@@ -149,11 +156,6 @@ struct Avx512 {
   static Floats LookupUpper(Bytes halves, Bytes index) {
     const __mmask32 upper = 0xaaaaaaaa;
     return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(upper, index, halves));
-  }
-  // The same vector, but one that a compiler does not read again from memory for every use.
-  static Bytes Hold(Bytes v) {
-    asm("" : "+v"(v));
-    return v;
   }
   // kCount floats, again and again.
   template <int kCount>

@@ -91,7 +91,7 @@ constexpr int64_t kAhead = 2048;
 template <class S>
 GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from) {
   __builtin_prefetch(from + kAhead);
-  return S::Load(from);
+  return S::LoadOnce(from);
 }
 
 // A prepared row.

@@ -99,9 +99,9 @@ alignas(kVectorBytes) constexpr uint8_t kBitCounts[kVectorBytes] = {
     0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
     0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
 
-// The kept codes of a group to where its bitmap has bits: `element` is its first, `kept` that of the
-// codes. An element's code is that of as many as there are bits before it; it is looked up in every
-// window of codes that can hold it.
+// The kept codes of a group to where its bitmap has bits: `element` is its first, `kept` that of
+// the codes. An element's code is that of as many as there are bits before it; it is looked up in
+// every window of codes that can hold it.
 template <class S>
 GOSSAMER_INLINE void ScatterBitmap(int n, int m, const uint8_t* codes, const uint8_t* maps,
                                    int64_t element, int64_t kept, int flip, uint8_t* panel) {
@@ -125,7 +125,8 @@ GOSSAMER_INLINE void ScatterBitmap(int n, int m, const uint8_t* codes, const uin
           S::Lookup(S::Load(codes + (kept / 4 + c) * kVectorBytes), S::AddBytes(at, lane));
       window = S::MaskOr(code, S::MaskFlip(here, marked, none), window);
     }
-    S::Store(panel + element / 4 * kVectorBytes, S::MaskFlip(window, S::Fill(0xff), S::Fill(flip)));
+    S::Store(panel + element / 4 * kVectorBytes,
+             S::MaskFlip(window, S::Fill(0xff), S::Fill(flip)));
   }
 }
 
