@@ -68,6 +68,7 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const uint8_t* map = k.indices + tile * k.index_bytes;
   const int8_t* x[kRows];
   typename S::Floats y[kRows];
+  const CodeMasks<S, kBits> code_masks;
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r].codes(k);
     y[r] = S::ZeroFloats();
@@ -89,7 +90,7 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
         constexpr int kField = MapField<kBits, kM, kGroup>;
         const auto kept = KeptCodes<S, kBits, kM, kGroup, kPart>(fields);
         const auto spread = S::template Expand<kPart % 2>(masks[i], kept);
-        const auto codes = Codes<S, kBits, kField>(spread);
+        const auto codes = Codes<S, kBits, kField>(spread, code_masks);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           Sums& sum = sums[r][kField % kScales][kPart];
           sum = DotCodes<S, kBits>(sum, codes, S::template Repeat<kM>(x[r] + kM * kGroup));

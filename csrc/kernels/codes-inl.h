@@ -10,19 +10,31 @@
 namespace gossamer {
 namespace {
 
+// Fields that a byte has, each with sums of its own where `Dot` takes it where it stands.
+template <class S, int kBits>
+constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
+
+// What makes unsigned codes of fields. Kept, or GCC fills vectors again in every group.
+template <class S, int kBits>
+struct CodeMasks {
+  typename S::Bytes mask[kPartialSums<S, kBits>], flip[kPartialSums<S, kBits>];
+
+  GOSSAMER_INLINE CodeMasks() {
+    Unroll<kPartialSums<S, kBits>>([&](auto i) GOSSAMER_STEP {
+      mask[i] = S::Keep(S::Fill(((1 << kBits) - 1) << (kBits * i)));
+      flip[i] = S::Keep(S::Fill(Offset<S>(kBits) << (kBits * i)));
+    });
+  }
+};
+
 // Field `kField` of every byte as unsigned codes: where it stands if `Dot` takes any byte.
 template <class S, int kBits, int kField>
-GOSSAMER_INLINE typename S::Bytes Codes(typename S::Bytes word) {
-  constexpr int kMask = (1 << kBits) - 1;
-  constexpr int kFlip = Offset<S>(kBits);
-  if constexpr (kBits == 8) {
-    return S::MaskFlip(word, S::Fill(kMask), S::Fill(kFlip));
-  } else if constexpr (S::kAnyByte) {
-    constexpr int kShift = kBits * kField;
-    return S::MaskFlip(word, S::Fill(kMask << kShift), S::Fill(kFlip << kShift));
+GOSSAMER_INLINE typename S::Bytes Codes(typename S::Bytes word, const CodeMasks<S, kBits>& masks) {
+  if constexpr (kBits == 8 || S::kAnyByte) {
+    return S::MaskFlip(word, masks.mask[kField], masks.flip[kField]);
   } else {
-    return S::MaskFlip(S::template ShiftRight<kBits * kField>(word), S::Fill(kMask),
-                       S::Fill(kFlip));
+    const auto field = S::template ShiftRight<kBits * kField>(word);
+    return S::MaskFlip(field, masks.mask[0], masks.flip[0]);
   }
 }
 
@@ -42,9 +54,6 @@ GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums])
   });
   return total;
 }
-
-template <class S, int kBits>
-constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
 
 // Multiplies a tile by some rows, the first of which is `first_row` of the product.
 using TileFn = void (*)(const Product& p, int64_t tile, int64_t first_row, const Row* rows);

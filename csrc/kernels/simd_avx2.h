@@ -32,6 +32,7 @@ struct Avx2 {
   }
   static void Put(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
   static Bytes Load(const uint8_t* from) { return {Get(from), Get(from + 32)}; }
+  static Bytes Keep(Bytes v) { return v; }
   static Bytes LoadOnce(const uint8_t* from) { return Load(from); }
   static void Store(uint8_t* to, Bytes v) {
     Put(to, v.a);

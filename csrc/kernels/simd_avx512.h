@@ -26,7 +26,10 @@ struct Avx512 {
   // A vector of many uses: without the barrier GCC reads it again for each, and loads become the
   // limit of floats.
   static Bytes LoadOnce(const uint8_t* from) {
-    Bytes v = Load(from);
+    return Keep(Load(from));
+  }
+  // The same vector, which a compiler does not make again where it is used.
+  static Bytes Keep(Bytes v) {
     asm("" : "+v"(v));
     return v;
   }

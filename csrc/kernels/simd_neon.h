@@ -37,6 +37,7 @@ struct Neon {
   static Bytes Load(const uint8_t* from) {
     return Each<Bytes>([&](int i) { return vld1q_u8(from + 16 * i); });
   }
+  static Bytes Keep(Bytes v) { return v; }
   static Bytes LoadOnce(const uint8_t* from) { return Load(from); }
   static void Store(uint8_t* to, Bytes a) {
     for (int i = 0; i < 4; ++i) vst1q_u8(to + 16 * i, a.v[i]);

@@ -28,6 +28,7 @@ struct Portable {
     return v;
   }
   static Bytes Load(const uint8_t* from) { return Read<Bytes>(from); }
+  static Bytes Keep(Bytes v) { return v; }
   static Bytes LoadOnce(const uint8_t* from) { return Load(from); }
   static void Store(uint8_t* to, Bytes v) { __builtin_memcpy(to, &v, sizeof v); }
   static Bytes Fill(int byte) { return Bytes{} + static_cast<uint8_t>(byte); }
