@@ -143,6 +143,7 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes 
   p.rows = xs[0];
   p.activation_bits = static_cast<int32_t>(activation_bits);
   p.in_registers = target->in_registers;
+  p.expands = target->expands;
   if (auto error = Check(p, values, indices, scales, zeros, layers); error.failure()) return error;
   const int64_t number = *layer.typed_data();
   if (number < 0 || number >= layers) return Refuse("there is no such layer in the stack");

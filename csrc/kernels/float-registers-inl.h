@@ -4,23 +4,34 @@
 
 #include <cstdint>
 
+#include "bitmaps-inl.h"
 #include "packed.h"
 #include "product.h"
+#include "scalars.h"
 #include "tile-inl.h"
 
 namespace gossamer {
 namespace {
 
-// Codes of 4 or 2 bits by their fields, again and again; 8 bits need no table.
+// Codes of 4 or 2 bits by their fields, again and again: as floats, and as the upper halves of
+// floats whose lower ones are zeros. 8 bits need no tables.
 template <class S, int kBits>
-GOSSAMER_INLINE typename S::Floats CodeTable() {
-  float table[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    const int field = i & ((1 << kBits) - 1);
-    table[i] = static_cast<float>((field ^ 1 << (kBits - 1)) - (1 << (kBits - 1)));
+struct CodeTables {
+  typename S::Floats whole;
+  typename S::Bytes halves;
+
+  GOSSAMER_INLINE CodeTables() {
+    float floats[kLanes];
+    uint16_t upper[2 * kLanes];
+    for (int i = 0; i < 2 * kLanes; ++i) {
+      const int field = i & ((1 << kBits) - 1);
+      floats[i % kLanes] = static_cast<float>((field ^ 1 << (kBits - 1)) - (1 << (kBits - 1)));
+      upper[i] = ToBfloat16(floats[i % kLanes]);
+    }
+    whole = S::LoadFloats(floats);
+    halves = S::Load(reinterpret_cast<const uint8_t*>(upper));
   }
-  return S::LoadFloats(table);
-}
+};
 
 // Bits at which a field of a word stands.
 template <int kBits>
@@ -28,11 +39,16 @@ constexpr int FieldShift(int field) {
   return 8 * (field % 4) + kBits * (field / 4);
 }
 
+// A field in the upper half of a lane is looked up where it stands after the shift that its
+// neighbour in the lower half needs: half of the shifts.
 template <class S, int kBits, int kField>
-GOSSAMER_INLINE typename S::Floats CodeFloats(typename S::Bytes word, typename S::Floats table) {
+GOSSAMER_INLINE typename S::Floats CodeFloats(typename S::Bytes word,
+                                              const CodeTables<S, kBits>& tables) {
   constexpr int kShift = FieldShift<kBits>(kField);
   if constexpr (kBits == 8) return S::ToFloats(S::template SignedByteAt<kShift>(word));
-  return S::LookupFloats(table, S::template ShiftRight<kShift>(word));
+  const auto index = S::template ShiftRight<kShift % 16>(word);
+  if constexpr (kShift < 16) return S::LookupFloats(tables.whole, index);
+  return S::LookupUpper(tables.halves, index);
 }
 
 // What a tile's product with kRows rows adds up. Terms take turns at a group's sums, so that one
@@ -79,14 +95,14 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / kFields;
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const auto table = CodeTable<S, kBits>();
+  const CodeTables<S, kBits> tables;
   FloatTotals<S, kRows> totals(rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
     for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
       const auto fields = LoadStream<S>(word);
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
-        const auto weight = CodeFloats<S, kBits, f>(fields, table);
+        const auto weight = CodeFloats<S, kBits, f>(fields, tables);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           totals.template Add<f>(r, weight, S::FillFloats(totals.x[r][f]));
         });
@@ -108,7 +124,7 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
   const int64_t words = k.group_size() / k.m * k.n / kFields;
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* place = k.indices + tile * k.index_bytes;
-  const auto table = CodeTable<S, kBits>();
+  const CodeTables<S, kBits> tables;
   FloatTotals<S, kRows> totals(rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
@@ -120,13 +136,69 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
       });
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const auto at = S::template ShiftRight<FieldShift<kPlaceBits>(f)>(places);
-        const auto weight = CodeFloats<S, kBits, f % kCodeFields>(fields[f / kCodeFields], table);
+        const auto weight = CodeFloats<S, kBits, f % kCodeFields>(fields[f / kCodeFields], tables);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           const auto near = S::template RepeatFloats<kM>(totals.x[r] + f / kN * kM);
           totals.template Add<f>(r, weight, S::LookupFloats(near, at));
         });
       });
       Unroll<kRows>([&](auto r) GOSSAMER_STEP { totals.x[r] += kFields / kN * kM; });
+    }
+    totals.EndGroup(LoadScales<S>(k, tile, group));
+  }
+  totals.Write(p, tile, first_row);
+}
+
+// Places of the kept codes of group `kGroup` of a word of bitmaps, four bytes a lane for each four.
+template <class S, int kM, int kGroup>
+GOSSAMER_INLINE void PlacesOfBitmap(const uint64_t* masks, typename S::Bytes* places) {
+  constexpr int kParts = kMapParts<kM>;
+  const uint64_t* group = masks + kGroup * kParts;
+  const auto first = S::template KeptPlaces<kM>(group[0], group[1]);
+  if constexpr (kM == 8) {
+    places[0] = first;
+  } else {
+    const auto second = S::template KeptPlaces<kM>(group[2], group[3]);
+    places[0] = S::template Neighbours<0>(first, second);
+    places[1] = S::template Neighbours<1>(first, second);
+  }
+}
+
+// 4:8 and 8:16 with bitmaps, groups of whole words of them: places first, then as above.
+template <class S, int kBits, int kM, int kRows>
+void FloatBitmapTile(const Product& p, int64_t tile, int64_t first_row, const float* const* rows) {
+  constexpr int kCodeFields = 32 / kBits, kKept = kM / 2;
+  constexpr int kWords = kMapElements / 2 / kCodeFields;
+  const Packed& k = p.kernel;
+  const int64_t words = k.group_size() / kMapElements;
+  const uint8_t* word = k.values + tile * k.value_bytes;
+  const uint8_t* map = k.indices + tile * k.index_bytes;
+  const CodeTables<S, kBits> tables;
+  FloatTotals<S, kRows> totals(rows);
+  for (int64_t group = 0; group < k.groups; ++group) {
+    totals.StartGroup();
+    for (int64_t w = 0; w < words; ++w, map += kVectorBytes, word += kWords * kVectorBytes) {
+      alignas(kVectorBytes) uint64_t masks[8];
+      S::template StoreMasks<kM>(masks, LoadStream<S>(map));
+      typename S::Bytes fields[kWords];
+      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
+        fields[i] = LoadStream<S>(word + i * kVectorBytes);
+      });
+      Unroll<kMapElements / kM>([&](auto g) GOSSAMER_STEP {
+        typename S::Bytes places[kKept / 4];
+        PlacesOfBitmap<S, kM, g>(masks, places);
+        Unroll<kKept>([&](auto i) GOSSAMER_STEP {
+          constexpr int kField = g * kKept + i;
+          const auto at = S::template ShiftRight<8 * (i % 4)>(places[i / 4]);
+          const auto weight =
+              CodeFloats<S, kBits, kField % kCodeFields>(fields[kField / kCodeFields], tables);
+          Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+            const auto near = S::template RepeatFloats<kM>(totals.x[r] + kM * g);
+            totals.template Add<i>(r, weight, S::LookupFloats(near, at));
+          });
+        });
+      });
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { totals.x[r] += kMapElements; });
     }
     totals.EndGroup(LoadScales<S>(k, tile, group));
   }
@@ -142,6 +214,11 @@ FloatTileFn FindFloatTile(const Product& p) {
     const Packed& k = p.kernel;
     const Method method = p.method();
     if (method == Method::kPanel || k.zeros != nullptr) return nullptr;
+    if (method == Method::kBitmap) {
+      return ForBitmaps<FloatTileFn>(k, [](auto bits, auto m) -> FloatTileFn {
+        return FloatBitmapTile<S, bits, m, kRows>;
+      });
+    }
     return ForBits<FloatTileFn>(k, [&](auto bits) -> FloatTileFn {
       constexpr int kBits = decltype(bits)::value;
       if (method == Method::kDense) return FloatDenseTile<S, kBits, kRows>;

@@ -29,6 +29,10 @@ Method Product::method() const {
     return kept_in_group % (32 / k.bits) == 0 ? Method::kDense : Method::kPanel;
   }
   const int place_bits = k.place_bits();
+  if (place_bits == 0) {
+    const bool spread = expands && k.bits > 2 && 2 * k.n == k.m && k.m >= 8;
+    return spread && k.group_size() % 32 == 0 ? Method::kBitmap : Method::kPanel;
+  }
   const bool looked_up = PowerOfTwo(place_bits) && k.group_size() % k.m == 0 && 4 % k.n == 0 &&
                          WindowSpan(k) <= kTableBytes;
   const int64_t step = looked_up ? PlacesInWord(k) : 0;
@@ -40,7 +44,7 @@ int64_t Product::row_bytes() const {
   const Packed& k = kernel;
   if (floats()) return RoundUp(PanelWindows(k) * 4 * 4, kVectorBytes);
   int64_t codes = PanelWindows(k) * 4;
-  if (method() == Method::kDense) codes = k.in;
+  if (method() == Method::kDense || method() == Method::kBitmap) codes = k.in;
   if (method() == Method::kPlaces) codes = k.kept() / 4 * kTableBytes + k.in + kTableBytes;
   if (method() == Method::kKept) codes = k.in + kWidestTable;
   return RoundUp(kRowHeader + k.groups * 4, kVectorBytes) + RoundUp(codes, kVectorBytes);

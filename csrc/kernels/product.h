@@ -24,6 +24,7 @@ enum class Method {
   kDense,   // words of codes, unpacked in registers
   kPlaces,  // words of kept codes and words of their places; activations are looked up
   kKept,    // kept codes and their places unpacked to bytes; activations are looked up, many rows
+  kBitmap,  // words of kept codes of 4:8 or 8:16 and of bitmaps, put together in registers
   kPanel,   // the kernel's tile unpacked to bytes first: any pattern, width and group, many rows
 };
 
@@ -38,6 +39,7 @@ struct Product {
   Real real;
   int32_t activation_bits;  // 2 to 8; 0 leaves activations floats
   bool in_registers;        // the target's
+  bool expands;             // the target's
 
   bool floats() const { return activation_bits == 0; }
 
@@ -56,6 +58,7 @@ const char* WhyNot(const Product& p);
 struct Target {
   const char* name;
   bool in_registers;  // whether it has kernels for kDense and kPlaces
+  bool expands;       // and for kBitmap
   bool (*runs)();  // on this processor
   // Quantizes row `row` of x, or converts it, and lays it out as `p.method()` needs it.
   void (*prepare)(const Product& p, int64_t row, uint8_t* prepared);

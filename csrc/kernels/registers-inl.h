@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "bitmaps-inl.h"
+#include "codes-inl.h"
 #include "packed.h"
 #include "prepared.h"
 #include "product.h"
@@ -11,42 +13,6 @@
 
 namespace gossamer {
 namespace {
-
-// Field `kField` of every byte as unsigned codes: where it stands if `Dot` takes any byte.
-template <class S, int kBits, int kField>
-GOSSAMER_INLINE typename S::Bytes Codes(typename S::Bytes word) {
-  constexpr int kMask = (1 << kBits) - 1;
-  constexpr int kFlip = Offset<S>(kBits);
-  if constexpr (kBits == 8) {
-    return S::MaskFlip(word, S::Fill(kMask), S::Fill(kFlip));
-  } else if constexpr (S::kAnyByte) {
-    constexpr int kShift = kBits * kField;
-    return S::MaskFlip(word, S::Fill(kMask << kShift), S::Fill(kFlip << kShift));
-  } else {
-    return S::MaskFlip(S::template ShiftRight<kBits * kField>(word), S::Fill(kMask),
-                       S::Fill(kFlip));
-  }
-}
-
-template <class S, int kBits>
-GOSSAMER_INLINE typename S::Sums DotCodes(typename S::Sums sums, typename S::Bytes codes,
-                                          typename S::Bytes x) {
-  if constexpr (kBits == 8 || S::kAnyByte) return S::Dot(sums, codes, x);
-  return S::DotSmall(sums, codes, x);
-}
-
-// Sums of fields that were left where they stand, brought to one scale.
-template <class S, int kBits, int kSums>
-GOSSAMER_INLINE typename S::Sums Combine(const typename S::Sums (&parts)[kSums]) {
-  typename S::Sums total = parts[0];
-  Unroll<kSums - 1>([&](auto i) GOSSAMER_STEP {
-    total = S::Add(total, S::ShiftSums(parts[i + 1], kBits * (i + 1)));
-  });
-  return total;
-}
-
-template <class S, int kBits>
-constexpr int kPartialSums = S::kAnyByte ? 8 / kBits : 1;
 
 // Dense codes of 8, 4 or 2 bits, groups of whole words. Words take turns at kTurns sums, so that as
 // many are on their way as products take to finish.
@@ -60,6 +26,7 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   const uint8_t* word = k.values + tile * k.value_bytes;
   const int8_t* x[kRows];
   typename S::Floats y[kRows];
+  const CodeMasks<S, kBits> masks;
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r].codes(k);
     y[r] = S::ZeroFloats();
@@ -73,7 +40,7 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
       Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
         const auto fields = LoadStream<S>(word + u * kVectorBytes);
         Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
-          const auto codes = Codes<S, kBits, v>(fields);
+          const auto codes = Codes<S, kBits, v>(fields, masks);
           Unroll<kRows>([&](auto r) GOSSAMER_STEP {
             const auto four = S::Window(x[r] + 4 * (kWindows * u + v));
             Sums& sum = sums[u][r][v % kParts];
@@ -100,23 +67,34 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   });
 }
 
-// The places of window `kWindow` of a word as indices into its table; see WriteTables.
-template <class S, int kPlaceBits, int kN, int kWindow>
-GOSSAMER_INLINE typename S::Bytes Places(typename S::Bytes word, typename S::Bytes high) {
-  constexpr int kM = 1 << kPlaceBits;
-  constexpr auto base = [](int step) {
-    uint32_t word = 0;
-    for (int j = 0; j < 4; ++j) word |= uint32_t(j / kN * step) << (8 * j);
-    return word;
-  };
-  if constexpr (kPlaceBits == 2) {
-    const auto half = kWindow < 2 ? word : high;
-    if constexpr (kWindow % 2 == 0) return S::MaskOr(half, S::Fill(3), S::FillWord(base(4)));
-    return S::MaskOr(half, S::Fill(12), S::FillWord(base(1)));
-  } else {
-    return S::MaskOr(S::template ShiftRight<kPlaceBits * kWindow>(word), S::Fill(kM - 1),
-                     S::FillWord(base(kM)));
+// What makes indices into a window's table of the places of even and of odd windows.
+template <class S, int kPlaceBits, int kN>
+struct PlaceMasks {
+  typename S::Bytes mask[2], base[2];
+
+  GOSSAMER_INLINE PlaceMasks() {
+    constexpr int kM = 1 << kPlaceBits;
+    constexpr bool kInPlace = kPlaceBits == 2;  // odd windows; see WriteTables
+    constexpr auto bases = [](int step) {
+      uint32_t word = 0;
+      for (int j = 0; j < 4; ++j) word |= uint32_t(j / kN * step) << (8 * j);
+      return word;
+    };
+    mask[0] = S::Keep(S::Fill(kM - 1));
+    base[0] = S::Keep(S::FillWord(bases(kM)));
+    mask[1] = kInPlace ? S::Keep(S::Fill(12)) : mask[0];
+    base[1] = kInPlace ? S::Keep(S::FillWord(bases(1))) : base[0];
   }
+};
+
+// The places of window `kWindow` of a word as indices into its table.
+template <class S, int kPlaceBits, int kN, int kWindow>
+GOSSAMER_INLINE typename S::Bytes Places(typename S::Bytes word, typename S::Bytes high,
+                                         const PlaceMasks<S, kPlaceBits, kN>& masks) {
+  const auto& mask = masks.mask[kWindow % 2];
+  const auto& base = masks.base[kWindow % 2];
+  if constexpr (kPlaceBits == 2) return S::MaskOr(kWindow < 2 ? word : high, mask, base);
+  return S::MaskOr(S::template ShiftRight<kPlaceBits * kWindow>(word), mask, base);
 }
 
 // Kept codes of 8, 4 or 2 bits and their places, groups of whole words of places.
@@ -135,11 +113,13 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const uint8_t* place = k.indices + tile * k.index_bytes;
   const int8_t* x[kRows];
   typename S::Floats y[kRows];
+  const CodeMasks<S, kBits> masks;
   Unroll<kRows>([&](auto r) GOSSAMER_STEP {
     x[r] = rows[r].codes(k);
     y[r] = S::ZeroFloats();
   });
-  const Bytes offset = S::Fill(Offset<S>(kBits));
+  const PlaceMasks<S, kPlaceBits, kN> place_masks;
+  const Bytes offset = S::Keep(S::Fill(Offset<S>(kBits)));
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kRows][kParts];
     Sums shift[kRows][2];  // take turns, so that one does not wait for the other
@@ -154,8 +134,8 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
         fields[i] = LoadStream<S>(word + i * kVectorBytes);
       });
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
-        const Bytes index = Places<S, kPlaceBits, kN, v>(low, high);
-        const Bytes codes = Codes<S, kBits, v % kCodeWindows>(fields[v / kCodeWindows]);
+        const Bytes index = Places<S, kPlaceBits, kN, v>(low, high, place_masks);
+        const Bytes codes = Codes<S, kBits, v % kCodeWindows>(fields[v / kCodeWindows], masks);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           const Bytes chosen = S::Lookup(S::Table(x[r] + kTableBytes * v), index);
           Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
@@ -176,11 +156,16 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   });
 }
 
-using TileFn = void (*)(const Product&, int64_t, int64_t, const Row*);
-
 template <class S, int kRows>
 TileFn FindTile(const Product& p) {
   const Packed& k = p.kernel;
+  if constexpr (S::kExpands) {
+    if (p.method() == Method::kBitmap) {
+      return ForBitmaps<TileFn>(k, [](auto bits, auto m) -> TileFn {
+        return BitmapTile<S, bits, m, kRows>;
+      });
+    }
+  }
   return ForBits<TileFn>(k, [&](auto bits) {
     constexpr int kBits = decltype(bits)::value;
     if (p.method() == Method::kPlaces) {

@@ -24,6 +24,7 @@ struct Avx2 {
 #endif
   static constexpr int kByteOffset = 128;
   static constexpr int kDenseTurns = 2;
+  static constexpr bool kExpands = false;
   static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
   static constexpr int kKeptTiles = 1, kKeptRows = 4;  // the same beside codes and places
   // What makes activations the bytes that `Dot` takes, where codes are the signed ones.
@@ -34,6 +35,8 @@ struct Avx2 {
   }
   static void Put(void* to, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
   static Bytes Load(const uint8_t* from) { return {Get(from), Get(from + 32)}; }
+  static Bytes Keep(Bytes v) { return v; }
+  static Bytes LoadOnce(const uint8_t* from) { return Load(from); }
   static void Store(uint8_t* to, Bytes v) {
     Put(to, v.a);
     Put(to + 32, v.b);
@@ -60,6 +63,9 @@ struct Avx2 {
   static Bytes ShiftLeftBy(Bytes v, int bits) {
     const __m128i count = _mm_cvtsi32_si128(bits);
     return {_mm256_sll_epi32(v.a, count), _mm256_sll_epi32(v.b, count)};
+  }
+  static Bytes AddBytes(Bytes a, Bytes b) {
+    return {_mm256_add_epi8(a.a, b.a), _mm256_add_epi8(a.b, b.b)};
   }
   static Bytes Equal(Bytes a, Bytes b) {
     return {_mm256_cmpeq_epi8(a.a, b.a), _mm256_cmpeq_epi8(a.b, b.b)};

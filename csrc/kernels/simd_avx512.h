@@ -1,4 +1,4 @@
-// The vectors of AVX-512 with VNNI and VBMI: a tile's word is one register.
+// The vectors of AVX-512 with VNNI, VBMI and VBMI2: a tile's word is one register.
 #pragma once
 
 #include <immintrin.h>
@@ -20,7 +20,6 @@ struct Avx512 {
   // Sums of a dense tile for one row. Tried on a Zen 5: several tiles at once instead, up to a
   // quarter faster from cache and slower from memory by as much.
   static constexpr int kDenseTurns = 4;
- 
   static constexpr int kPanelRows = 6;  // as many sums as registers hold beside codes
   // The same beside kept codes and places. Tried on a Zen 4, tiles by rows: 2 by 12 and 3 by 8, a
   // tenth and a twentieth slower, since every row's table takes a shuffle to load.
@@ -29,6 +28,16 @@ struct Avx512 {
   static constexpr int kActivationOffset = 128;
 
   static Bytes Load(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  // A vector of many uses: without the barrier GCC reads it again for each, and loads become the
+  // limit of floats.
+  static Bytes LoadOnce(const uint8_t* from) {
+    return Keep(Load(from));
+  }
+  // The same vector, which a compiler does not make again where it is used.
+  static Bytes Keep(Bytes v) {
+    asm("" : "+v"(v));
+    return v;
+  }
   static void Store(uint8_t* to, Bytes v) { _mm512_storeu_si512(to, v); }
   static Bytes Fill(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
   static Bytes FillWord(uint32_t word) { return _mm512_set1_epi32(static_cast<int>(word)); }
@@ -49,6 +58,7 @@ struct Avx512 {
   static Bytes ShiftLeftBy(Bytes v, int bits) {
     return _mm512_sll_epi32(v, _mm_cvtsi32_si128(bits));
   }
+  static Bytes AddBytes(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
   // All ones where bytes are equal.
   static Bytes Equal(Bytes a, Bytes b) { return _mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a, b)); }
   // The index that gives each lane its byte `j` four times.
@@ -76,6 +86,58 @@ struct Avx512 {
   }
   static Bytes SubtractBytes(Bytes a, Bytes b) { return _mm512_sub_epi8(a, b); }
 
+  // For each group of kM elements of a word of bitmaps, for each 64 / kM lanes, their bits.
+  static constexpr bool kExpands = true;
+  template <int kM>
+  static void StoreMasks(uint64_t (&masks)[8], Bytes maps) {
+    constexpr int kBytes = kM / 8, kPartLanes = kVectorBytes / kM, kParts = kLanes / kPartLanes;
+    alignas(64) static constexpr auto order = [] {
+      struct { uint8_t at[64]; } order = {};
+      for (int i = 0; i < 64; ++i) {
+        const int lane = i / 8 % kParts * kPartLanes + i % 8 / kBytes;
+        order.at[i] = 4 * lane + i / 8 / kParts * kBytes + i % kBytes;
+      }
+      return order;
+    }();
+    _mm512_store_si512(masks, _mm512_permutexvar_epi8(Load(order.at), maps));
+  }
+  // Bytes of half kHalf, one after the other, to where `mask` has bits; zeros elsewhere.
+  template <int kHalf>
+  static Bytes Expand(uint64_t mask, Bytes v) {
+    const Bytes half = kHalf == 0 ? v : _mm512_castsi256_si512(_mm512_extracti64x4_epi64(v, 1));
+    return _mm512_maskz_expand_epi8(mask, half);
+  }
+  // Places of the bits of two of these masks, each counted from the first bit of its group.
+  template <int kM>
+  static Bytes KeptPlaces(uint64_t first, uint64_t second) {
+    const __m128i sixteen = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m128i group = _mm_and_si128(sixteen, _mm_set1_epi8(kM - 1));
+    const __m512i all = _mm512_broadcast_i32x4(group);
+    const __m256i upper = _mm512_castsi512_si256(_mm512_maskz_compress_epi8(second, all));
+    return _mm512_inserti64x4(_mm512_maskz_compress_epi8(first, all), upper, 1);
+  }
+  // Every other lane of `a` and then of `b`, from lane kFirst on.
+  template <int kFirst>
+  static __m512i Neighbours(__m512i a, __m512i b) {
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(kFirst)), b);
+  }
+  // Words of a and b by turns, of the first eight lanes or the others.
+  template <int kHalf>
+  static Bytes ZipLanes(Bytes a, Bytes b) {
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_epi32(a, _mm512_add_epi32(first, _mm512_set1_epi32(8 * kHalf)), b);
+  }
+  // kCount bytes, again and again.
+  template <int kCount>
+  static Bytes Repeat(const int8_t* from) {
+    if constexpr (kCount == 16) return Table(from);
+    int64_t eight;
+    __builtin_memcpy(&eight, from, sizeof eight);
+    return _mm512_set1_epi64(eight);
+  }
+
   static Sums Zero() { return _mm512_setzero_si512(); }
   static Sums FromBytes(Bytes v) { return v; }
   static Bytes ToBytes(Sums v) { return v; }
@@ -86,6 +148,10 @@ struct Avx512 {
   }
   static Sums DotSmall(Sums sums, Bytes bytes, Bytes codes) { return Dot(sums, bytes, codes); }
   static Sums Add(Sums a, Sums b) { return _mm512_add_epi32(a, b); }
+  // Sums of neighbours, those of `a` and then those of `b`.
+  static Sums AddNeighbours(Sums a, Sums b) {
+    return Add(Neighbours<0>(a, b), Neighbours<1>(a, b));
+  }
   static Sums Subtract(Sums a, Sums b) { return _mm512_sub_epi32(a, b); }
   static Sums Multiply(Sums a, Sums b) { return _mm512_mullo_epi32(a, b); }
   static Sums ShiftSums(Sums v, int bits) { return _mm512_srai_epi32(v, bits); }
@@ -105,10 +171,16 @@ struct Avx512 {
   static Floats LookupFloats(Floats table, Sums index) {
     return _mm512_permutexvar_ps(index, table);
   }
+  // Upper halves of floats, looked up by the low five bits of a lane's upper half.
+  static Floats LookupUpper(Bytes halves, Bytes index) {
+    const __mmask32 upper = 0xaaaaaaaa;
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(upper, index, halves));
+  }
   // kCount floats, again and again.
   template <int kCount>
   static Floats RepeatFloats(const float* from) {
     if constexpr (kCount == 16) return _mm512_loadu_ps(from);
+    if constexpr (kCount == 8) return _mm512_broadcast_f32x8(_mm256_loadu_ps(from));
     if constexpr (kCount == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(from));
     double pair;
     __builtin_memcpy(&pair, from, sizeof pair);

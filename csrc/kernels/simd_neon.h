@@ -24,6 +24,7 @@ struct Neon {
   static constexpr bool kAnyByte = false;
   static constexpr int kByteOffset = 0;
   static constexpr int kDenseTurns = 1;
+  static constexpr bool kExpands = false;
   static constexpr int kPanelRows = 1;  // sums of four tiles fill half of the registers
   static constexpr int kKeptTiles = 1, kKeptRows = 4;  // as many sums again
   static constexpr int kActivationOffset = 0;
@@ -38,6 +39,8 @@ struct Neon {
   static Bytes Load(const uint8_t* from) {
     return Each<Bytes>([&](int i) { return vld1q_u8(from + 16 * i); });
   }
+  static Bytes Keep(Bytes v) { return v; }
+  static Bytes LoadOnce(const uint8_t* from) { return Load(from); }
   static void Store(uint8_t* to, Bytes a) {
     for (int i = 0; i < 4; ++i) vst1q_u8(to + 16 * i, a.v[i]);
   }
@@ -62,6 +65,9 @@ struct Neon {
   template <int kBits>
   static Bytes ShiftRight(Bytes a) {
     return ShiftRightBy(a, kBits);
+  }
+  static Bytes AddBytes(Bytes a, Bytes b) {
+    return Each<Bytes>([&](int i) { return vaddq_u8(a.v[i], b.v[i]); });
   }
   static Bytes Equal(Bytes a, Bytes b) {
     return Each<Bytes>([&](int i) { return vceqq_u8(a.v[i], b.v[i]); });

@@ -17,6 +17,7 @@ struct Portable {
   static constexpr bool kInRegisters = false;
   static constexpr bool kAnyByte = true;
   static constexpr int kByteOffset = 128;
+  static constexpr bool kExpands = false;
   static constexpr int kPanelRows = 2;  // as many sums as registers hold beside codes
   static constexpr bool kLooksUpFloats = false;
 
@@ -27,6 +28,8 @@ struct Portable {
     return v;
   }
   static Bytes Load(const uint8_t* from) { return Read<Bytes>(from); }
+  static Bytes Keep(Bytes v) { return v; }
+  static Bytes LoadOnce(const uint8_t* from) { return Load(from); }
   static void Store(uint8_t* to, Bytes v) { __builtin_memcpy(to, &v, sizeof v); }
   static Bytes Fill(int byte) { return Bytes{} + static_cast<uint8_t>(byte); }
   static Bytes FillWord(uint32_t word) { return reinterpret_cast<Bytes>(Words{} + word); }
@@ -38,6 +41,7 @@ struct Portable {
   static Bytes ShiftLeftBy(Bytes v, int bits) {
     return reinterpret_cast<Bytes>(reinterpret_cast<Words>(v) << static_cast<uint32_t>(bits));
   }
+  static Bytes AddBytes(Bytes a, Bytes b) { return a + b; }
   static Bytes Equal(Bytes a, Bytes b) { return reinterpret_cast<Bytes>(a == b); }
   // The index that gives each lane its byte `j` four times.
   static Bytes Spread(int j) {

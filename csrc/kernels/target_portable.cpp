@@ -14,8 +14,8 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Portable::kInRegisters, Runs, Prepare<Portable>,
-                       Multiply<Portable>, Attend<Portable>, ReadMemory<Portable>,
-                       MultiplyAdds<Portable>};
+const Target kPortable = {"portable", Portable::kInRegisters, Portable::kExpands, Runs,
+                          Prepare<Portable>, Multiply<Portable>, Attend<Portable>,
+                          ReadMemory<Portable>, MultiplyAdds<Portable>};
 
 }  // namespace gossamer

@@ -42,6 +42,14 @@ Result ForPlaces(const Packed& k, Pick pick) {
   return k.n == 1 ? pick(Constant<2>{}, Constant<1>{}) : pick(Constant<2>{}, Constant<2>{});
 }
 
+// Gives pick(bits, m) of 4:8 and 8:16 with codes of 8 or 4 bits, which Method::kBitmap covers.
+template <class Result, class Pick>
+Result ForBitmaps(const Packed& k, Pick pick) {
+  if (k.m == 8) return k.bits == 8 ? pick(Constant<8>{}, Constant<8>{})
+                                   : pick(Constant<4>{}, Constant<8>{});
+  return k.bits == 8 ? pick(Constant<8>{}, Constant<16>{}) : pick(Constant<4>{}, Constant<16>{});
+}
+
 // All rows, four at a time and then one.
 template <class Four, class One>
 GOSSAMER_INLINE void ByFours(int64_t rows, Four four, One one) {
@@ -83,7 +91,7 @@ constexpr int64_t kAhead = 2048;
 template <class S>
 GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from) {
   __builtin_prefetch(from + kAhead);
-  return S::Load(from);
+  return S::LoadOnce(from);
 }
 
 // A prepared row.

@@ -60,11 +60,12 @@ GOSSAMER_INLINE int64_t ByteOf(int64_t index, int lane) {
   return (index / 4 * kLanes + lane) * 4 + index % 4;
 }
 
-// The kept codes of groups of four to their places: each is one window of the panel.
+// The kept codes of groups of four to their places: each is one window of the panel. All that
+// scatters takes codes as they are stored, so that what is not kept is zero before it flips.
 template <class S>
-void ScatterFours(const uint8_t* codes, const uint8_t* places, int n, int64_t groups, int zero,
+void ScatterFours(const uint8_t* codes, const uint8_t* places, int n, int64_t groups, int flip,
                   uint8_t* panel) {
-  const auto flip = S::Fill(zero), all = S::Fill(0xff);
+  const auto flips = S::Fill(flip), all = S::Fill(0xff);
   const auto element = S::FillWord(0x03020100);
   for (int64_t g = 0; g < groups; ++g, panel += kVectorBytes) {
     auto window = S::Fill(0);
@@ -75,38 +76,66 @@ void ScatterFours(const uint8_t* codes, const uint8_t* places, int n, int64_t gr
       const auto spread = S::Spread(j);
       const auto at = S::Lookup(S::Load(places + kept / 4 * kVectorBytes), spread);
       const auto code = S::Lookup(S::Load(codes + kept / 4 * kVectorBytes), spread);
-      window = S::MaskOr(S::MaskFlip(code, all, flip), S::Equal(at, element), window);
+      window = S::MaskOr(code, S::Equal(at, element), window);
     }
-    S::Store(panel, S::MaskFlip(window, all, flip));
+    S::Store(panel, S::MaskFlip(window, all, flips));
   }
 }
 
-inline void ScatterPlaces(const Packed& k, const uint8_t* codes, const uint8_t* places,
+inline void ScatterPlaces(const Packed& k, const uint8_t* codes, const uint8_t* places, int flip,
                           uint8_t* panel) {
+  __builtin_memset(panel, flip, (k.in + 3) / 4 * kVectorBytes);
   for (int64_t i = 0; i < k.kept(); ++i) {
     const int64_t first = i / k.n * k.m;
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t from = ByteOf(i, lane);
-      panel[ByteOf(first + places[from], lane)] = codes[from];
+      panel[ByteOf(first + places[from], lane)] = codes[from] ^ static_cast<uint8_t>(flip);
     }
   }
 }
 
-// Bitmaps of m bits a group, as bytes of a lane in windows; m is 16, 8, or less and within a byte.
-inline void ScatterBitmaps(const Packed& k, const uint8_t* codes, const uint8_t* maps,
-                           uint8_t* panel) {
-  for (int lane = 0; lane < kLanes; ++lane) {
-    int64_t next = 0;
-    for (int64_t first = 0; first < k.in; first += k.m) {
-      uint32_t map = maps[ByteOf(first / 8, lane)];
-      if (k.m == 16) map |= uint32_t{maps[ByteOf(first / 8 + 1, lane)]} << 8;
-      map = map >> (first % 8) & ((1u << k.m) - 1);
-      const int64_t end = next + k.n;  // a malformed bitmap may have more bits, or fewer
-      for (; map != 0 && next < end; map &= map - 1, ++next) {
-        panel[ByteOf(first + __builtin_ctz(map), lane)] = codes[ByteOf(next, lane)];
-      }
-      next = end;
+// Bits that are set in each of 16 numbers of four bits, as a table of `Lookup`.
+alignas(kVectorBytes) constexpr uint8_t kBitCounts[kVectorBytes] = {
+    0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+    0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+
+// The kept codes of a group to where its bitmap has bits: `element` is its first, `kept` that of
+// the codes. An element's code is that of as many as there are bits before it; it is looked up in
+// every window of codes that can hold it.
+template <class S>
+GOSSAMER_INLINE void ScatterBitmap(int n, int m, const uint8_t* codes, const uint8_t* maps,
+                                   int64_t element, int64_t kept, int flip, uint8_t* panel) {
+  const auto nibble = S::Fill(15), own = S::FillWord(0x08040201), below = S::FillWord(0x07030100);
+  const auto none = S::Fill(0), counts = S::Load(kBitCounts), lane = S::Spread(0);
+  const int start = static_cast<int>(kept % 4);
+  auto before = S::Fill(start);
+  for (int i = 0; i < m; i += 4, element += 4) {
+    const auto word = S::Load(maps + element / 32 * kVectorBytes);
+    const auto byte = S::Lookup(word, S::Spread(static_cast<int>(element / 8 % 4)));
+    const auto bits = S::MaskFlip(S::ShiftRightBy(byte, element % 8), nibble, none);
+    const auto marked = S::Equal(S::MaskFlip(bits, own, none), own);
+    const auto rank = S::AddBytes(before, S::Lookup(counts, S::MaskFlip(bits, below, none)));
+    before = S::AddBytes(before, S::Lookup(counts, bits));
+    const int first = n - m + i > 0 ? n - m + i : 0, last = i + 3 < n ? i + 3 : n - 1;
+    auto window = none;
+    for (int c = (start + first) / 4; c <= (start + last) / 4; ++c) {
+      const auto at = S::AddBytes(rank, S::Fill(-4 * c));
+      const auto here = S::Equal(S::MaskFlip(at, S::Fill(0xfc), none), none);
+      const auto code =
+          S::Lookup(S::Load(codes + (kept / 4 + c) * kVectorBytes), S::AddBytes(at, lane));
+      window = S::MaskOr(code, S::MaskFlip(here, marked, none), window);
     }
+    S::Store(panel + element / 4 * kVectorBytes,
+             S::MaskFlip(window, S::Fill(0xff), S::Fill(flip)));
+  }
+}
+
+// All groups. Inlined with constants for the patterns that are common: twice as fast.
+template <class S>
+GOSSAMER_INLINE void ScatterBitmaps(int n, int m, int64_t groups, const uint8_t* codes,
+                                    const uint8_t* maps, int flip, uint8_t* panel) {
+  for (int64_t g = 0; g < groups; ++g) {
+    ScatterBitmap<S>(n, m, codes, maps, g * m, g * n, flip, panel);
   }
 }
 
@@ -131,15 +160,14 @@ inline void SpreadWindows(const Packed& k, int zero, uint8_t* panel) {
 template <class S>
 void UnpackTile(const Packed& k, int64_t tile, uint8_t* panel, uint8_t* scratch) {
   const uint8_t* values = k.values + tile * k.value_bytes;
-  const int zero = Offset<S>(k.bits);
   // The lowest bit of a code's sign: adding 2^(b-1) to two's complement flips it.
-  const int flip = k.bits == 8 ? S::kByteOffset : zero;
+  const int flip = Offset<S>(k.bits);
   if (!k.sparse()) {
     FieldWindows<S>(values, k.kept(), k.bits, flip, panel);
   } else {
     uint8_t* codes = scratch;
     uint8_t* indices = scratch + UnpackScratch(k) / 2;
-    FieldWindows<S>(values, k.kept(), k.bits, flip, codes);
+    FieldWindows<S>(values, k.kept(), k.bits, 0, codes);
     const uint8_t* plane = k.indices + tile * k.index_bytes;
     const int place_bits = k.place_bits();
     if (place_bits > 0) {
@@ -148,17 +176,21 @@ void UnpackTile(const Packed& k, int64_t tile, uint8_t* panel, uint8_t* scratch)
       FieldWindows<S>(plane, k.in / 8, 8, 0, indices);
     }
     if (place_bits == 2) {
-      ScatterFours<S>(codes, indices, k.n, k.in / 4, zero, panel);
+      ScatterFours<S>(codes, indices, k.n, k.in / 4, flip, panel);
+    } else if (place_bits > 0) {
+      ScatterPlaces(k, codes, indices, flip, panel);
     } else {
-      __builtin_memset(panel, zero, (k.in + 3) / 4 * kVectorBytes);
-      if (place_bits > 0) {
-        ScatterPlaces(k, codes, indices, panel);
+      const int64_t groups = k.in / k.m;
+      if (k.n == 4 && k.m == 8) {
+        ScatterBitmaps<S>(4, 8, groups, codes, indices, flip, panel);
+      } else if (k.n == 8 && k.m == 16) {
+        ScatterBitmaps<S>(8, 16, groups, codes, indices, flip, panel);
       } else {
-        ScatterBitmaps(k, codes, indices, panel);
+        ScatterBitmaps<S>(k.n, k.m, groups, codes, indices, flip, panel);
       }
     }
   }
-  if (k.group_size() % 4 != 0) SpreadWindows(k, zero, panel);
+  if (k.group_size() % 4 != 0) SpreadWindows(k, flip, panel);
 }
 
 }  // namespace

@@ -267,6 +267,7 @@ std::vector<uint8_t> Run(const gossamer::Target& target, const Shape& s, const C
   p.real = s.real;
   p.activation_bits = s.activation_bits;
   p.in_registers = target.in_registers;
+  p.expands = target.expands;
   if (const char* why = gossamer::WhyNot(p)) {
     std::printf("refused: %s: %s\n", s.Text().c_str(), why);
     std::exit(1);
@@ -323,8 +324,9 @@ bool Packable(const Shape& s) {
 }  // namespace
 
 int main() {
-  const int patterns[][2] = {{1, 1}, {1, 2}, {1, 4}, {2, 4}, {1, 8},  {2, 8},  {4, 8},
-                             {3, 8}, {1, 16}, {2, 16}, {4, 16}, {8, 16}, {3, 16}, {3, 4}};
+  const int patterns[][2] = {{1, 1},  {1, 2},  {1, 4},  {2, 4},  {1, 8},   {2, 8},  {4, 8},
+                             {3, 8},  {1, 16}, {2, 16}, {4, 16}, {8, 16},  {3, 16}, {3, 4},
+                             {5, 8},  {6, 8},  {7, 8},  {5, 16}, {11, 16}, {12, 16}};
   int64_t done = 0;
   for (const auto& pattern : patterns) {
     for (int bits = 2; bits <= 8; ++bits) {
