@@ -94,13 +94,14 @@ def random_checkpoint(config: LlamaConfig, pattern: NM | None) -> Checkpoint:
     return Checkpoint(
         config=config,
         tensors={
-            path: Tensor(shape, np.dtype(np.float32), lambda shape=shape: read(shape))
+            path: Tensor(
+                shape, np.dtype(np.float32), lambda shape=shape: read(shape), len(shape) == 2
+            )
             for path, shape in shapes.items()
         },
         tokenizer=None,
         source={"name": "random weights"},
         hf_config=config.to_hf(),
-        recipe={"rules": [{"weights": "int4"}]},
     )
 
 

@@ -67,8 +67,8 @@ void UnpackKept(const Packed& k, int64_t tile, const KeptPanel& panel) {
 }
 
 // Multiplies kTiles panels by kRows rows; `sums` are [kRows][kTiles][16] floats. Tables have kTable
-// bytes. Tried on a Zen 4, 512 rows and [2048, 2048]: as many groups for all rows before the next as
-// fit into 16 kB, with the sums of all rows in memory; a tenth slower.
+// bytes. Tried on a Zen 4, 512 rows and [2048, 2048]: as many groups for all rows before the next
+// as fit into 16 kB, with the sums of all rows in memory; a tenth slower.
 template <class S, int kTiles, int kTable, bool kSmall, int kRows>
 void KeptBlock(const Product& p, int64_t tile, const KeptPanel& panel, int64_t first_row,
                const Row* rows, float* sums) {

@@ -2,6 +2,7 @@ import pytest
 
 from gossamer.inference import generate
 from gossamer.loading import load
+from gossamer.quantization import Int
 
 PROMPT = "hello, hello"
 
@@ -34,11 +35,14 @@ def test_every_option_reaches_the_function(gossamer, model, monkeypatch):
     monkeypatch.setattr("gossamer.inference.generate", record)
     options = ["--max-tokens", "9", "--temperature", "0.7", "--top-k", "5", "--top-p", "0.9"]
     options += ["--seed", "3", "--chat", "--stop", "b", "--stop", "c d", "--json"]
+    options += ["--activations", "int8", "--cache", "bfloat16"]
     gossamer("generate", model, "--prompt", "a", *options)
     assert callable(seen.pop("on_text"))
+    kernel = seen.pop("model").read("layers.0.mlp.down_proj.kernel")
+    assert kernel.activations == Int(8)
     assert seen == {
-        "model": str(model),
         "prompt": "a",
+        "cache": "bfloat16",
         "max_tokens": 9,
         "temperature": 0.7,
         "top_k": 5,

@@ -1,9 +1,12 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.loading import load_huggingface
+from gossamer.loading import load, load_huggingface, save
+from gossamer.packing import pack
+from gossamer.quantization import Int
 
 
 @pytest.fixture
@@ -52,3 +55,23 @@ def test_a_model_without_a_tokenizer_says_where_to_put_one(checkpoint):
 def test_side_files_are_the_config_and_the_tokenizer(checkpoint, tmp_path, llama):
     assert list(checkpoint.side_files()) == ["config.json"]
     assert json.loads(checkpoint.side_files()["config.json"]) == dict(checkpoint.hf_config)
+
+
+def test_inputs_of_quantized_kernels_take_the_format_that_is_asked_for(checkpoint, tmp_path):
+    path, format = "layers.0.mlp.up_proj.kernel", Int(4, group=16)
+    kernel = pack(format.encode(jnp.asarray(checkpoint.read(path))), format)
+    compressed = checkpoint.with_tensors({path: kernel})
+    save(compressed, tmp_path / "saved")
+    for source in (compressed, load(tmp_path / "saved")):
+        integers = source.with_activations(Int(8))
+        assert integers.read(path).activations == Int(8)
+        assert integers.with_activations(None).read(path).activations is None
+        np.testing.assert_array_equal(integers.read(path).values, kernel.values)
+        assert isinstance(integers.read("layers.0.mlp.down_proj.kernel"), np.ndarray)
+    with pytest.raises(ValueError, match="symmetrically"):
+        compressed.with_activations(Int(8, group=16))
+
+
+def test_a_model_without_quantized_kernels_takes_no_format_of_inputs(checkpoint):
+    with pytest.raises(ValueError, match="no quantized kernels"):
+        checkpoint.with_activations(Int(8))

@@ -31,11 +31,13 @@ class Tensor:
         shape: in our orientation, `[in, out]` for a kernel.
         dtype: of the values once read.
         read: gives a numpy array, or a compressed weight as the file has it.
+        quantized: whether that weight has codes, which can be multiplied by quantized inputs.
     """
 
     shape: Shape
     dtype: np.dtype
     read: Callable[[], np.ndarray | Weight]
+    quantized: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,8 +122,7 @@ class Checkpoint:
         Raises:
             ValueError: no kernel is quantized, or kernels cannot multiply by this format.
         """
-        rules = (self.recipe or {}).get("rules", [])
-        if not any(rule.get("weights") for rule in rules):
+        if not any(tensor.quantized for tensor in self.tensors.values()):
             raise ValueError(
                 f"Model {self.source.get('name')!r} has no quantized kernels whose inputs could be "
                 "quantized; compress it with a format of weights, such as int4, first."
@@ -132,18 +133,14 @@ class Checkpoint:
                 f"{format}; take {Int(format.bits)}."
             )
 
-        def read(path: str) -> np.ndarray | Weight:
-            weight = self.read(path)
-            if isinstance(weight, Packed) and weight.bits is not None:
-                return dataclasses.replace(weight, activations=format)
-            return weight
+        def changed(tensor: Tensor) -> Tensor:
+            if not tensor.quantized:
+                return tensor
+            read = functools.partial(_with_activations, tensor, format)
+            return dataclasses.replace(tensor, read=read)
 
         return dataclasses.replace(
-            self,
-            tensors={
-                path: dataclasses.replace(tensor, read=functools.partial(read, path))
-                for path, tensor in self.tensors.items()
-            },
+            self, tensors={path: changed(tensor) for path, tensor in self.tensors.items()}
         )
 
     def side_files(self) -> dict[str, bytes]:
@@ -167,7 +164,14 @@ def parts(paths: Iterable[str]) -> list[list[str]]:
 
 
 def _in_memory(weight: np.ndarray | Weight) -> Tensor:
-    return Tensor(tuple(weight.shape), np.dtype(weight.dtype), lambda: weight)
+    quantized = isinstance(weight, Packed) and weight.bits is not None
+    return Tensor(tuple(weight.shape), np.dtype(weight.dtype), lambda: weight, quantized)
+
+
+def _with_activations(tensor: Tensor, format: Int | None) -> Packed:
+    weight = tensor.read()
+    assert isinstance(weight, Packed)
+    return dataclasses.replace(weight, activations=format)
 
 
 def check_tensors(where: str, wanted: Mapping[str, Shape], stored: Mapping[str, Shape]) -> None:

@@ -49,6 +49,7 @@ def load_saved(folder: str | Path) -> Checkpoint:
                 packed.tensors[path].shape,
                 packed.tensors[path].dtype,
                 functools.partial(packed.read, path),
+                packed.tensors[path].bits is not None,
             )
             for path in shapes
         },
