@@ -17,10 +17,7 @@ Needs `pip install llama-cpp-python gguf`. The last line is JSON.
 
 import argparse
 import dataclasses
-import json
-import os
 import pathlib
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,7 +25,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from llama_cpp_peer import LlamaCpp, requantize, write_random
-from matvec import Case, random_packed
+from matvec import THREADS, Case, arguments, keep, random_packed
 
 import gossamer
 from gossamer.data import builtin_text, read_text, windows
@@ -36,7 +33,6 @@ from gossamer.evaluation import perplexity
 from gossamer.inference import Sampling
 from gossamer.inference.draw import Clock, draw
 from gossamer.inference.runner import Runner
-from gossamer.kernels import targets
 from gossamer.kernels.bandwidth import read_gb_per_second
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import Tensor
@@ -46,7 +42,6 @@ from gossamer.packing import Packed
 from gossamer.quantization import Int
 from gossamer.sparsity import NM
 
-THREADS = len(os.sched_getaffinity(0))
 PROMPT, NEW, LONG = 64, 128, 512
 
 SHAPES = {
@@ -227,13 +222,11 @@ def show(row: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--models", nargs="*", default=[], help="saved models, from smollm2")
     parser.add_argument("--shape", choices=SHAPES, help="random weights in place of a model")
     parser.add_argument("--text", help="text file for the perplexity")
     parser.add_argument("--windows", type=int, default=8, help="of 1024 tokens")
-    parser.add_argument("--quick", action="store_true", help="under a minute")
-    parser.add_argument("--out", type=pathlib.Path, help="folder for the result as JSON")
     args = parser.parse_args()
     if args.quick:
         args.windows = 1
@@ -243,12 +236,8 @@ def main() -> None:
     for row in rows:
         row["bound_seconds"] = row["bytes"] / bandwidth / 1e9
         show(row)
-    machine = f"{platform.machine()}, {THREADS} threads, {targets()[0]}"
-    line = json.dumps({"machine": machine, "read_gb_per_second": bandwidth, "rows": rows})
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"decode-{args.shape or 'smollm2'}-{THREADS}.json").write_text(line + "\n")
-    print(line)
+    result = {"read_gb_per_second": bandwidth, "rows": rows}
+    keep(f"decode-{args.shape or 'smollm2'}", result, args.out)
 
 
 if __name__ == "__main__":

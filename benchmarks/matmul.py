@@ -111,7 +111,7 @@ def multiply_adds(case: Case) -> float:
 
 
 def main() -> None:
-    args = arguments(__doc__)
+    args = arguments(__doc__).parse_args()
     budget = 0.5 if args.quick else 3.0
     bandwidth = read_gb_per_second(threads=THREADS, seconds=budget)
     peaks = {

@@ -16,7 +16,6 @@ makes it one. The last line is JSON.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import platform
 import time
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gossamer.kernels import targets
+from gossamer.kernels import processor, targets
 from gossamer.kernels.bandwidth import read_gb_per_second
 from gossamer.packing import Packed, pack
 from gossamer.quantization import Codes, Int
@@ -34,7 +33,7 @@ from gossamer.sparsity import NM
 
 MEMORY_BYTES = 256e6
 ROWS_IN_A_CALL = 16  # at least, so that calling costs little
-THREADS = len(os.sched_getaffinity(0))
+THREADS = processor.threads()
 
 Peers = Iterator[tuple[str, Callable[[], None], int]]
 """Names, calls, and how many products each call is."""
@@ -267,11 +266,12 @@ def cases(quick: bool) -> Iterator[Case]:
                 yield Case(size, out, group, 1, bits, pattern, activations, from_memory)
 
 
-def arguments(description: str | None) -> argparse.Namespace:
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="under a minute")
     parser.add_argument("--out", type=pathlib.Path, help="folder for the result as JSON")
-    return parser.parse_args()
+    return parser
 
 
 def peers_text(row: dict) -> str:
@@ -290,7 +290,7 @@ def keep(name: str, result: dict, out: pathlib.Path | None) -> None:
 
 
 def main() -> None:
-    args = arguments(__doc__)
+    args = arguments(__doc__).parse_args()
     budget = 0.5 if args.quick else 3.0
     rows = []
     for case in cases(args.quick):

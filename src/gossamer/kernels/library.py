@@ -75,13 +75,8 @@ def chosen() -> str | None:
 
 def reader() -> Callable[[int, int, int, int], int] | None:
     """Reads memory: address, bytes, parts side by side, bytes ahead. None without kernels."""
-    library = _library()
-    if isinstance(library, str) or why_unavailable() is not None:
-        return None
-    read = library.gossamer_read
-    read.argtypes = [ctypes.c_void_p] + 3 * [ctypes.c_int64]
-    read.restype = ctypes.c_uint64
-    return read
+    arguments = [ctypes.c_void_p] + 3 * [ctypes.c_int64]
+    return _function("gossamer_read", arguments, ctypes.c_uint64)
 
 
 def multiplier() -> Callable[[int, int, bool, int], int] | None:
@@ -89,18 +84,23 @@ def multiplier() -> Callable[[int, int, bool, int], int] | None:
 
     Gives how often it did. None without kernels.
     """
-    library = _library()
-    if isinstance(library, str) or why_unavailable() is not None:
-        return None
-    multiply = library.gossamer_multiply_adds
-    multiply.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool, ctypes.c_void_p]
-    multiply.restype = ctypes.c_int64
-    return multiply
+    arguments = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool, ctypes.c_void_p]
+    return _function("gossamer_multiply_adds", arguments, ctypes.c_int64)
 
 
 def required() -> bool:
     """Whether GOSSAMER_REQUIRE_KERNELS says that there must be kernels."""
     return os.environ.get("GOSSAMER_REQUIRE_KERNELS", "0") not in ("", "0")
+
+
+def _function(name: str, arguments: list[type], result: type) -> Callable[..., int] | None:
+    """A function of the library; None where there is no target for it to use."""
+    library = _library()
+    if isinstance(library, str) or why_unavailable() is not None:
+        return None
+    function = getattr(library, name)
+    function.argtypes, function.restype = arguments, result
+    return function
 
 
 @functools.cache
