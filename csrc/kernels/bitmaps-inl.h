@@ -66,13 +66,8 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const int64_t words = k.group_size() / kMapElements;
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* map = k.indices + tile * k.index_bytes;
-  const int8_t* x[kRows];
-  typename S::Floats y[kRows];
   const CodeMasks<S, kBits> code_masks;
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    x[r] = rows[r].codes(k);
-    y[r] = S::ZeroFloats();
-  });
+  RowTotals<S, kRows> totals(k, rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kRows][kScales][kParts];
     Unroll<kRows * kScales * kParts>([&](auto i) GOSSAMER_STEP {
@@ -82,9 +77,7 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
       alignas(kVectorBytes) uint64_t masks[8];
       S::template StoreMasks<kM>(masks, LoadStream<S>(map));
       typename S::Bytes fields[kWords];
-      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-        fields[i] = LoadStream<S>(word + i * kVectorBytes);
-      });
+      LoadWords<S>(word, fields);
       Unroll<kMapElements / kM * kParts>([&](auto i) GOSSAMER_STEP {
         constexpr int kGroup = i / kParts, kPart = i % kParts;
         constexpr int kField = MapField<kBits, kM, kGroup>;
@@ -93,10 +86,10 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
         const auto codes = Codes<S, kBits, kField>(spread, code_masks);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           Sums& sum = sums[r][kField % kScales][kPart];
-          sum = DotCodes<S, kBits>(sum, codes, S::template Repeat<kM>(x[r] + kM * kGroup));
+          sum = DotCodes<S, kBits>(sum, codes, S::template Repeat<kM>(totals.x[r] + kM * kGroup));
         });
       });
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += kMapElements; });
+      totals.Skip(kMapElements);
     }
     const auto scales = LoadScales<S>(k, tile, group);
     const Sums offset = GroupShift<S>(k, tile, group);
@@ -109,12 +102,10 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
         });
       });
       const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
-      AddScaled<S>(y[r], S::Subtract(SumParts<S>(parts), shift), scales);
+      AddScaled<S>(totals.y[r], S::Subtract(SumParts<S>(parts), shift), scales);
     });
   }
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
-  });
+  totals.Write(p, tile, first_row, rows);
 }
 
 }  // namespace

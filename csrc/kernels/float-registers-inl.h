@@ -131,9 +131,7 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
       const auto places = LoadStream<S>(place);
       typename S::Bytes fields[kWords];
-      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-        fields[i] = LoadStream<S>(word + i * kVectorBytes);
-      });
+      LoadWords<S>(word, fields);
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
         const auto at = S::template ShiftRight<FieldShift<kPlaceBits>(f)>(places);
         const auto weight = CodeFloats<S, kBits, f % kCodeFields>(fields[f / kCodeFields], tables);
@@ -181,9 +179,7 @@ void FloatBitmapTile(const Product& p, int64_t tile, int64_t first_row, const fl
       alignas(kVectorBytes) uint64_t masks[8];
       S::template StoreMasks<kM>(masks, LoadStream<S>(map));
       typename S::Bytes fields[kWords];
-      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-        fields[i] = LoadStream<S>(word + i * kVectorBytes);
-      });
+      LoadWords<S>(word, fields);
       Unroll<kMapElements / kM>([&](auto g) GOSSAMER_STEP {
         typename S::Bytes places[kKept / 4];
         PlacesOfBitmap<S, kM, g>(masks, places);

@@ -24,13 +24,8 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / (4 * kWindows);  // of a group
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const int8_t* x[kRows];
-  typename S::Floats y[kRows];
   const CodeMasks<S, kBits> masks;
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    x[r] = rows[r].codes(k);
-    y[r] = S::ZeroFloats();
-  });
+  RowTotals<S, kRows> totals(k, rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kTurns][kRows][kParts];
     Unroll<kTurns * kRows * kParts>([&](auto i) GOSSAMER_STEP {
@@ -42,14 +37,14 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
         Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
           const auto codes = Codes<S, kBits, v>(fields, masks);
           Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-            const auto four = S::Window(x[r] + 4 * (kWindows * u + v));
+            const auto four = S::Window(totals.x[r] + 4 * (kWindows * u + v));
             Sums& sum = sums[u][r][v % kParts];
             sum = DotCodes<S, kBits>(sum, codes, four);
           });
         });
       });
       word += kTurns * kVectorBytes;
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += 4 * kWindows * kTurns; });
+      totals.Skip(4 * kWindows * kTurns);
     }
     const auto scales = LoadScales<S>(k, tile, group);
     const Sums offset = GroupShift<S>(k, tile, group);
@@ -59,12 +54,10 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
         total = S::Add(total, Combine<S, kBits>(sums[u][r]));
       });
       const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
-      AddScaled<S>(y[r], S::Subtract(total, shift), scales);
+      AddScaled<S>(totals.y[r], S::Subtract(total, shift), scales);
     });
   }
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
-  });
+  totals.Write(p, tile, first_row, rows);
 }
 
 // What makes indices into a window's table of the places of even and of odd windows.
@@ -111,13 +104,8 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const int64_t words = k.group_size() / k.m * k.n / (4 * kWindows);
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* place = k.indices + tile * k.index_bytes;
-  const int8_t* x[kRows];
-  typename S::Floats y[kRows];
   const CodeMasks<S, kBits> masks;
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    x[r] = rows[r].codes(k);
-    y[r] = S::ZeroFloats();
-  });
+  RowTotals<S, kRows> totals(k, rows);
   const PlaceMasks<S, kPlaceBits, kN> place_masks;
   const Bytes offset = S::Keep(S::Fill(Offset<S>(kBits)));
   for (int64_t group = 0; group < k.groups; ++group) {
@@ -130,30 +118,26 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
     for (int64_t w = 0; w < words; ++w, place += kVectorBytes, word += kWords * kVectorBytes) {
       const Bytes low = LoadStream<S>(place), high = S::template ShiftRight<4>(low);
       Bytes fields[kWords];
-      Unroll<kWords>([&](auto i) GOSSAMER_STEP {
-        fields[i] = LoadStream<S>(word + i * kVectorBytes);
-      });
+      LoadWords<S>(word, fields);
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
         const Bytes index = Places<S, kPlaceBits, kN, v>(low, high, place_masks);
         const Bytes codes = Codes<S, kBits, v % kCodeWindows>(fields[v / kCodeWindows], masks);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-          const Bytes chosen = S::Lookup(S::Table(x[r] + kTableBytes * v), index);
+          const Bytes chosen = S::Lookup(S::Table(totals.x[r] + kTableBytes * v), index);
           Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
           sum = DotCodes<S, kBits>(sum, codes, chosen);
           moved = DotCodes<S, kBits>(moved, offset, chosen);
         });
       });
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += kTableBytes * kWindows; });
+      totals.Skip(kTableBytes * kWindows);
     }
     const auto scales = LoadScales<S>(k, tile, group);
     Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       const Sums moved = S::Add(shift[r][0], shift[r][1]);
-      AddScaled<S>(y[r], S::Subtract(Combine<S, kBits>(sums[r]), moved), scales);
+      AddScaled<S>(totals.y[r], S::Subtract(Combine<S, kBits>(sums[r]), moved), scales);
     });
   }
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-    Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
-  });
+  totals.Write(p, tile, first_row, rows);
 }
 
 template <class S, int kRows>

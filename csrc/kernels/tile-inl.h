@@ -94,6 +94,12 @@ GOSSAMER_INLINE typename S::Bytes LoadStream(const uint8_t* from) {
   return S::LoadOnce(from);
 }
 
+// Reads vectors that lie side by side.
+template <class S, int kWords>
+GOSSAMER_INLINE void LoadWords(const uint8_t* from, typename S::Bytes (&words)[kWords]) {
+  Unroll<kWords>([&](auto i) GOSSAMER_STEP { words[i] = LoadStream<S>(from + i * kVectorBytes); });
+}
+
 // A prepared row.
 struct Row {
   const uint8_t* at;
@@ -143,6 +149,28 @@ GOSSAMER_INLINE void Finish(const Product& p, int64_t row, int64_t tile, float s
   S::StoreFloats(values, y);
   StoreTile(p, row, tile, values);
 }
+
+// Rows on their way through a tile: where their codes are read, and what they add up to.
+template <class S, int kRows>
+struct RowTotals {
+  const int8_t* x[kRows];
+  typename S::Floats y[kRows];
+
+  GOSSAMER_INLINE RowTotals(const Packed& k, const Row* rows) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      x[r] = rows[r].codes(k);
+      y[r] = S::ZeroFloats();
+    });
+  }
+  GOSSAMER_INLINE void Skip(int64_t codes) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] += codes; });
+  }
+  GOSSAMER_INLINE void Write(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Finish<S>(p, first_row + r, tile, rows[r].scale(), y[r]);
+    });
+  }
+};
 
 // Adds a group's sums of a block, scaled, to `sums`, [kRows][kTiles][16] floats.
 template <class S, int kTiles, int kRows>
