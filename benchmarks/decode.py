@@ -17,6 +17,7 @@ Needs `pip install llama-cpp-python gguf`. The last line is JSON.
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import tempfile
 import time
@@ -173,18 +174,20 @@ def compare(
         }
 
 
-def with_activations(models: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
-    """Every model with int8 and with float activations."""
+def with_activations(models: dict[str, Checkpoint], quick: bool) -> dict[str, Checkpoint]:
+    """Every model with int8 activations and, where there is time, with float ones."""
+    formats = [("int8", Int(8))] if quick else [("int8", Int(8)), ("float", None)]
     return {
         f"{name}, {words} activations": checkpoint.with_activations(format)
         for name, checkpoint in models.items()
-        for words, format in (("int8", Int(8)), ("float", None))
+        for words, format in formats
     }
 
 
 def measure(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[dict]:
     """The rows of the model, or of the shape."""
     gguf, rounds = folder / "q4_0.gguf", 2 if args.quick else 5
+    peer = functools.partial(LlamaCpp, gguf, THREADS, 1024)
     none = np.zeros((0, 0), np.int32)
     if args.shape:
         config = SHAPES[args.shape]
@@ -193,7 +196,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[dict]:
             f"{args.shape} {name}": random_checkpoint(config, pattern)
             for name, pattern in (("int4", None), ("2:4 int4", NM(2, 4)))
         }
-        return compare(with_activations(models), LlamaCpp(gguf, THREADS, 1024), none, rounds)
+        return compare(with_activations(models, args.quick), peer(), none, rounds)
     requantize(smollm2_path(), gguf)
     models = {pathlib.Path(name).name: gossamer.load(name) for name in args.models}
     if not models:
@@ -203,7 +206,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[dict]:
     tokenizer = gossamer.load("smollm2").require_tokenizer()
     text = read_text(args.text) if args.text else builtin_text("evaluation")
     cut = windows(tokenizer.encode(text), 1024, args.windows)
-    return compare(with_activations(models), LlamaCpp(gguf, THREADS, 1024), cut, rounds)
+    return compare(with_activations(models, args.quick), peer(), cut, rounds)
 
 
 def show(row: dict) -> None:
