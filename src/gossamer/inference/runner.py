@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gossamer.kernels.attention import CachePlanes
+from gossamer.kernels.pages import use_huge_pages
 from gossamer.loading import Checkpoint
 from gossamer.models import Cache, ModelConfig, build_block, build_ends
 from gossamer.nn.attention import CacheType, KeyValueCache
@@ -56,6 +57,7 @@ class Runner:
         self._stacks = _stacks(config, checkpoint)
         self._frames = _frames(self._ends[0], tuple(stack for stack, _ in self._stacks))
         self._weights = [self._ends[1], *(weights for _, weights in self._stacks)]
+        use_huge_pages(jax.tree.leaves(self._weights))
 
     def prefill(self, prompt: Sequence[int], tokens: int) -> tuple[Float[Array, " V"], Cache]:
         """Reads a prompt.
