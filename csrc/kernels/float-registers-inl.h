@@ -89,7 +89,8 @@ struct FloatTotals {
   }
 };
 
-template <class S, int kBits, int kRows>
+// With zero points these are taken off every code: taking them off sums would round what cancels.
+template <class S, int kBits, bool kZeros, int kRows>
 void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const float* const* rows) {
   constexpr int kFields = 32 / kBits;
   const Packed& k = p.kernel;
@@ -99,10 +100,15 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
   FloatTotals<S, kRows> totals(rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
+    auto zero = S::ZeroFloats();
+    if constexpr (kZeros) {
+      zero = S::ToFloats(S::Widen(k.zeros + (tile * k.groups + group) * kLanes));
+    }
     for (int64_t w = 0; w < words; ++w, word += kVectorBytes) {
       const auto fields = LoadStream<S>(word);
       Unroll<kFields>([&](auto f) GOSSAMER_STEP {
-        const auto weight = CodeFloats<S, kBits, f>(fields, tables);
+        auto weight = CodeFloats<S, kBits, f>(fields, tables);
+        if constexpr (kZeros) weight = S::SubtractFloats(weight, zero);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           totals.template Add<f>(r, weight, S::FillFloats(totals.x[r][f]));
         });
@@ -209,7 +215,7 @@ FloatTileFn FindFloatTile(const Product& p) {
   if constexpr (S::kLooksUpFloats) {
     const Packed& k = p.kernel;
     const Method method = p.method();
-    if (method == Method::kPanel || k.zeros != nullptr) return nullptr;
+    if (method == Method::kPanel) return nullptr;
     if (method == Method::kBitmap) {
       return ForBitmaps<FloatTileFn>(k, [](auto bits, auto m) -> FloatTileFn {
         return FloatBitmapTile<S, bits, m, kRows>;
@@ -217,7 +223,10 @@ FloatTileFn FindFloatTile(const Product& p) {
     }
     return ForBits<FloatTileFn>(k, [&](auto bits) -> FloatTileFn {
       constexpr int kBits = decltype(bits)::value;
-      if (method == Method::kDense) return FloatDenseTile<S, kBits, kRows>;
+      if (method == Method::kDense) {
+        return k.zeros == nullptr ? FloatDenseTile<S, kBits, false, kRows>
+                                  : FloatDenseTile<S, kBits, true, kRows>;
+      }
       return ForPlaces<FloatTileFn>(k, [](auto place_bits, auto n) -> FloatTileFn {
         if constexpr (kBits < place_bits) return nullptr;  // which method() refuses
         else return FloatPlacesTile<S, kBits, place_bits, n, kRows>;
