@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from gossamer.quantization import Int
+from gossamer.quantization import E2M1, Codebook, Int
 from gossamer.recipe import PRESETS, Recipe, Rule
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 
@@ -166,6 +166,16 @@ def test_plain_data_leaves_defaults_out():
         "name": "custom",
         "rules": [{"path": "a", "weights": {"type": "Int", "bits": 4, "group": 32}}],
     }
+
+
+def test_a_codebook_survives_plain_data_and_says_what_it_needs():
+    recipe = Recipe(rules=(Rule(path="a", weights=Codebook(E2M1, group=32)),))
+    plain = recipe.to_dict()
+    assert plain["rules"][0]["weights"] == {"type": "Codebook", "values": list(E2M1), "group": 32}
+    assert Recipe.from_dict(plain) == recipe
+    plain["rules"][0]["weights"]["values"] = [0, 1.5]
+    with pytest.raises(ValueError, match=r"weights.values needs a list of int, got \[0, 1.5\]"):
+        Recipe.from_dict(plain)
 
 
 def test_a_fault_in_a_file_names_the_file(tmp_path):

@@ -90,6 +90,14 @@ void Enter(Packed& k, int64_t layer) {
   if (k.zeros != nullptr) k.zeros += numbers;
 }
 
+// Whether a codebook says that codes of 4 bits stand for themselves.
+bool IsItself(ffi::Span<const int8_t> book) {
+  for (int i = 0; i < 16; ++i) {
+    if (book[i] != (i < 8 ? i : i - 16)) return false;
+  }
+  return true;
+}
+
 void Run(const Target& target, const Product& p, ffi::ThreadPool& pool) {
   const int64_t row_bytes = p.row_bytes(), tiles = p.kernel.tiles();
   const int64_t bytes = tiles * (p.kernel.value_bytes + p.kernel.index_bytes);
@@ -113,7 +121,8 @@ void Run(const Target& target, const Product& p, ffi::ThreadPool& pool) {
 ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes indices,
                     ffi::AnyBuffer scales, Zeros zeros, Number layer,
                     ffi::Result<ffi::AnyBuffer> y, int64_t bits, int64_t n, int64_t m,
-                    int64_t scale_type, int64_t activation_bits, int64_t layers) {
+                    int64_t scale_type, int64_t activation_bits, int64_t layers,
+                    ffi::Span<const int8_t> book) {
   const Target* target = Chosen();
   if (target == nullptr) return Refuse("GOSSAMER_TARGET names no target of this processor");
   Product p = {};
@@ -125,10 +134,12 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes 
     return Refuse("x and y are both float32 or both bfloat16");
   }
   if (scales.dimensions().size() != 3) return Refuse("scales are [tiles, groups, 16]");
+  if (book.size() != 16) return Refuse("a codebook has 16 numbers");
   p.kernel = {values.typed_data(),
               n == m ? nullptr : indices.typed_data(),
               scales.untyped_data(),
               zeros.element_count() == 0 ? nullptr : zeros.typed_data(),
+              IsItself(book) ? nullptr : book.begin(),
               values.dimensions()[1],
               n == m ? 0 : indices.dimensions()[1],
               xs[1],
@@ -173,4 +184,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(gossamer_product, gossamer::Multiply,
                                   .Attr<int64_t>("m")
                                   .Attr<int64_t>("scale_type")
                                   .Attr<int64_t>("activation_bits")
-                                  .Attr<int64_t>("layers"));
+                                  .Attr<int64_t>("layers")
+                                  .Attr<xla::ffi::Span<const int8_t>>("book"));

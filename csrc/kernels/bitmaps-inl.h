@@ -25,9 +25,9 @@ constexpr int kMapParts = kLanes * kM / kVectorBytes;
 
 // Codes of group `kGroup` of a word of bitmaps, in the order of lanes: in part `kPart` of kMapParts
 // those of one half, whose fields are where `MapField` says.
-template <class S, int kBits, int kM, int kGroup, int kPart>
+template <class S, int kCodes, int kM, int kGroup, int kPart>
 GOSSAMER_INLINE typename S::Bytes KeptCodes(const typename S::Bytes* words) {
-  constexpr int kWindows = 8 / kBits;  // of a word of codes
+  constexpr int kBits = kBitsOf<kCodes>, kWindows = 8 / kBits;  // of a word of codes
   if constexpr (kM == 8) {
     return words[kGroup / kWindows];
   } else {
@@ -38,8 +38,8 @@ GOSSAMER_INLINE typename S::Bytes KeptCodes(const typename S::Bytes* words) {
   }
 }
 
-template <int kBits, int kM, int kGroup>
-constexpr int MapField = kM == 8 ? kGroup % (8 / kBits) : 0;
+template <int kCodes, int kM, int kGroup>
+constexpr int MapField = kM == 8 ? kGroup % (8 / kBitsOf<kCodes>) : 0;
 
 // Sums of parts to one a lane: neighbours are added until no part has more.
 template <class S, int kParts>
@@ -56,17 +56,17 @@ GOSSAMER_INLINE typename S::Sums SumParts(const typename S::Sums (&parts)[kParts
 }
 
 // Codes of 8 or 4 bits, groups of whole words of bitmaps.
-template <class S, int kBits, int kM, int kRows>
+template <class S, int kCodes, int kM, int kRows>
 void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Sums = typename S::Sums;
   constexpr int kParts = kMapParts<kM>;
-  constexpr int kScales = kM == 8 ? 8 / kBits : 1;  // at which fields are summed, see Combine
-  constexpr int kWords = kMapWindows * kBits / 8;
+  constexpr int kScales = kM == 8 ? kPartialSums<S, kCodes> : 1;  // at which fields are summed, see Combine
+  constexpr int kWords = kMapWindows * kBitsOf<kCodes> / 8;
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / kMapElements;
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* map = k.indices + tile * k.index_bytes;
-  const CodeMasks<S, kBits> code_masks;
+  const CodeMasks<S, kCodes> code_masks(k);
   RowTotals<S, kRows> totals(k, rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kRows][kScales][kParts];
@@ -80,13 +80,13 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
       LoadWords<S>(word, fields);
       Unroll<kMapElements / kM * kParts>([&](auto i) GOSSAMER_STEP {
         constexpr int kGroup = i / kParts, kPart = i % kParts;
-        constexpr int kField = MapField<kBits, kM, kGroup>;
-        const auto kept = KeptCodes<S, kBits, kM, kGroup, kPart>(fields);
+        constexpr int kField = MapField<kCodes, kM, kGroup>;
+        const auto kept = KeptCodes<S, kCodes, kM, kGroup, kPart>(fields);
         const auto spread = S::template Expand<kPart % 2>(masks[i], kept);
-        const auto codes = Codes<S, kBits, kField>(spread, code_masks);
+        const auto codes = Codes<S, kCodes, kField>(spread, code_masks);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           Sums& sum = sums[r][kField % kScales][kPart];
-          sum = DotCodes<S, kBits>(sum, codes, S::template Repeat<kM>(totals.x[r] + kM * kGroup));
+          sum = DotCodes<S, kCodes>(sum, codes, S::template Repeat<kM>(totals.x[r] + kM * kGroup));
         });
       });
       totals.Skip(kMapElements);
@@ -98,7 +98,7 @@ void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
       Unroll<kParts>([&](auto i) GOSSAMER_STEP {
         parts[i] = sums[r][0][i];
         Unroll<kScales - 1>([&](auto s) GOSSAMER_STEP {
-          parts[i] = S::Add(parts[i], S::ShiftSums(sums[r][s + 1][i], kBits * (s + 1)));
+          parts[i] = S::Add(parts[i], S::ShiftSums(sums[r][s + 1][i], kBitsOf<kCodes> * (s + 1)));
         });
       });
       const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));

@@ -20,12 +20,13 @@ struct CodeTables {
   typename S::Floats whole;
   typename S::Bytes halves;
 
-  GOSSAMER_INLINE CodeTables() {
+  GOSSAMER_INLINE explicit CodeTables(const Packed& k) {
     float floats[kLanes];
     uint16_t upper[2 * kLanes];
     for (int i = 0; i < 2 * kLanes; ++i) {
       const int field = i & ((1 << kBits) - 1);
-      floats[i % kLanes] = static_cast<float>((field ^ 1 << (kBits - 1)) - (1 << (kBits - 1)));
+      const int code = (field ^ 1 << (kBits - 1)) - (1 << (kBits - 1));
+      floats[i % kLanes] = static_cast<float>(k.book == nullptr ? code : k.book[i % kLanes]);
       upper[i] = ToBfloat16(floats[i % kLanes]);
     }
     whole = S::LoadFloats(floats);
@@ -96,7 +97,7 @@ void FloatDenseTile(const Product& p, int64_t tile, int64_t first_row, const flo
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / kFields;
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const CodeTables<S, kBits> tables;
+  const CodeTables<S, kBits> tables(k);
   FloatTotals<S, kRows> totals(rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
@@ -130,7 +131,7 @@ void FloatPlacesTile(const Product& p, int64_t tile, int64_t first_row, const fl
   const int64_t words = k.group_size() / k.m * k.n / kFields;
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* place = k.indices + tile * k.index_bytes;
-  const CodeTables<S, kBits> tables;
+  const CodeTables<S, kBits> tables(k);
   FloatTotals<S, kRows> totals(rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
@@ -177,7 +178,7 @@ void FloatBitmapTile(const Product& p, int64_t tile, int64_t first_row, const fl
   const int64_t words = k.group_size() / kMapElements;
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* map = k.indices + tile * k.index_bytes;
-  const CodeTables<S, kBits> tables;
+  const CodeTables<S, kBits> tables(k);
   FloatTotals<S, kRows> totals(rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     totals.StartGroup();
@@ -217,12 +218,12 @@ FloatTileFn FindFloatTile(const Product& p) {
     const Method method = p.method();
     if (method == Method::kPanel) return nullptr;
     if (method == Method::kBitmap) {
-      return ForBitmaps<FloatTileFn>(k, [](auto bits, auto m) -> FloatTileFn {
-        return FloatBitmapTile<S, bits, m, kRows>;
+      return ForBitmaps<FloatTileFn>(k, [](auto codes, auto m) -> FloatTileFn {
+        return FloatBitmapTile<S, kBitsOf<codes>, m, kRows>;
       });
     }
-    return ForBits<FloatTileFn>(k, [&](auto bits) -> FloatTileFn {
-      constexpr int kBits = decltype(bits)::value;
+    return ForCodes<FloatTileFn>(k, [&](auto codes) -> FloatTileFn {
+      constexpr int kBits = kBitsOf<decltype(codes)::value>;
       if (method == Method::kDense) {
         return k.zeros == nullptr ? FloatDenseTile<S, kBits, false, kRows>
                                   : FloatDenseTile<S, kBits, true, kRows>;

@@ -31,7 +31,7 @@ struct KeptPanel {
 template <class S>
 void SignCodes(const Packed& k, const KeptPanel& panel) {
   const int64_t windows = KeptWindows(k) / k.groups;
-  const auto offset = S::Fill(Offset<S>(k.bits));
+  const auto offset = S::Fill(Offset<S>(k.byte_bits()));
   const auto shift = S::FillSums(-S::kActivationOffset);
   uint8_t* codes = panel.codes;
   for (int64_t g = 0; g < k.groups; ++g) {
@@ -59,8 +59,9 @@ void PlacesInTable(const Packed& k, uint8_t* places) {
 
 template <class S>
 void UnpackKept(const Packed& k, int64_t tile, const KeptPanel& panel) {
-  const int flip = k.bits == 8 ? S::kByteOffset : Offset<S>(k.bits);
+  const int flip = k.book == nullptr ? Offset<S>(k.bits) : 0;
   FieldWindows<S>(k.values + tile * k.value_bytes, k.kept(), k.bits, flip, panel.codes);
+  if (k.book != nullptr) LookUp<S>(k.book, panel.codes, KeptWindows(k));
   FieldWindows<S>(k.indices + tile * k.index_bytes, k.kept(), k.place_bits(), 0, panel.places);
   SignCodes<S>(k, panel);
   PlacesInTable<S>(k, panel.places);
@@ -125,7 +126,7 @@ using KeptFn = void (*)(const Product&, const uint8_t*, int64_t, uint8_t*);
 
 template <class S, int kTiles, int kTable>
 KeptFn FindKeptOfTable(const Packed& k) {
-  return k.bits == 8 ? MultiplyKeptTiles<S, kTiles, kTable, false>
+  return k.byte_bits() == 8 ? MultiplyKeptTiles<S, kTiles, kTable, false>
                      : MultiplyKeptTiles<S, kTiles, kTable, true>;
 }
 

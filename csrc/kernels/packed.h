@@ -27,6 +27,7 @@ struct Packed {
   const uint8_t* indices;  // [tiles, index_bytes], or nullptr
   const void* scales;      // [tiles, groups, 16] of `scale_type`
   const int8_t* zeros;     // [tiles, groups, 16], or nullptr
+  const int8_t* book;      // what the 16 codes of 4 bits stand for, 0 first; nullptr: themselves
   int64_t value_bytes;
   int64_t index_bytes;
   int64_t in;
@@ -41,6 +42,8 @@ struct Packed {
   GOSSAMER_INLINE int64_t kept() const { return in / m * n; }
   GOSSAMER_INLINE int64_t group_size() const { return in / groups; }
   GOSSAMER_INLINE bool sparse() const { return n != m; }
+  // Bits of the bytes that codes become: what is looked up needs all of a byte.
+  GOSSAMER_INLINE int byte_bits() const { return book == nullptr ? bits : 8; }
   // log2(m), where places are stored as such; 0 where a bitmap of m bits a group is smaller.
   GOSSAMER_INLINE int place_bits() const {
     int bits = 0;

@@ -50,7 +50,7 @@ void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, const Row*
 template <class S, int kTiles, int kRows>
 void PanelRows(const Product& p, int64_t tile, const uint8_t* panel, int64_t first_row,
                const Row* rows, float* sums) {
-  if (p.kernel.bits == 8) {
+  if (p.kernel.byte_bits() == 8) {
     PanelBlock<S, kTiles, kRows, false>(p, tile, panel, rows, sums);
   } else {
     PanelBlock<S, kTiles, kRows, true>(p, tile, panel, rows, sums);

@@ -76,6 +76,10 @@ const char* WhyNot(const Product& p) {
   if (k.n < 1 || k.m < k.n || k.m > 16 || k.in % k.m != 0) return "the pattern is none of N:M";
   if (k.m & (k.m - 1)) return "M is no power of two";
   if (k.sparse() && k.zeros != nullptr) return "sparse kernels have no zero points";
+  if (k.book == nullptr) return nullptr;
+  if (k.bits != 4) return "only codes of 4 bits are looked up in a codebook";
+  if (k.zeros != nullptr) return "kernels with a codebook have no zero points";
+  if (k.book[0] != 0) return "the first code of a codebook stands for 0";
   return nullptr;
 }
 

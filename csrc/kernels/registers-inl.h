@@ -16,15 +16,15 @@ namespace {
 
 // Dense codes of 8, 4 or 2 bits, groups of whole words. Words take turns at kTurns sums, so that as
 // many are on their way as products take to finish.
-template <class S, int kBits, int kRows, int kTurns>
+template <class S, int kCodes, int kRows, int kTurns>
 void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Sums = typename S::Sums;
-  constexpr int kWindows = 8 / kBits;  // of a word
-  constexpr int kParts = kPartialSums<S, kBits>;
+  constexpr int kWindows = 8 / kBitsOf<kCodes>;  // of a word
+  constexpr int kParts = kPartialSums<S, kCodes>;
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / (4 * kWindows);  // of a group
   const uint8_t* word = k.values + tile * k.value_bytes;
-  const CodeMasks<S, kBits> masks;
+  const CodeMasks<S, kCodes> masks(k);
   RowTotals<S, kRows> totals(k, rows);
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kTurns][kRows][kParts];
@@ -35,11 +35,11 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
       Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
         const auto fields = LoadStream<S>(word + u * kVectorBytes);
         Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
-          const auto codes = Codes<S, kBits, v>(fields, masks);
+          const auto codes = Codes<S, kCodes, v>(fields, masks);
           Unroll<kRows>([&](auto r) GOSSAMER_STEP {
             const auto four = S::Window(totals.x[r] + 4 * (kWindows * u + v));
             Sums& sum = sums[u][r][v % kParts];
-            sum = DotCodes<S, kBits>(sum, codes, four);
+            sum = DotCodes<S, kCodes>(sum, codes, four);
           });
         });
       });
@@ -51,7 +51,7 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
     Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       Sums total = S::Zero();
       Unroll<kTurns>([&](auto u) GOSSAMER_STEP {
-        total = S::Add(total, Combine<S, kBits>(sums[u][r]));
+        total = S::Add(total, Combine<S, kCodes>(sums[u][r]));
       });
       const Sums shift = S::Multiply(offset, S::FillSums(rows[r].sums()[group]));
       AddScaled<S>(totals.y[r], S::Subtract(total, shift), scales);
@@ -91,23 +91,23 @@ GOSSAMER_INLINE typename S::Bytes Places(typename S::Bytes word, typename S::Byt
 }
 
 // Kept codes of 8, 4 or 2 bits and their places, groups of whole words of places.
-template <class S, int kBits, int kPlaceBits, int kN, int kRows>
+template <class S, int kCodes, int kPlaceBits, int kN, int kRows>
 void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Bytes = typename S::Bytes;
   using Sums = typename S::Sums;
   constexpr int kWindows = 8 / kPlaceBits;  // of a word of places
-  constexpr int kCodeWindows = 8 / kBits;   // of a word of codes
+  constexpr int kCodeWindows = 8 / kBitsOf<kCodes>;   // of a word of codes
   constexpr int kWords = kWindows / kCodeWindows;
-  constexpr int kParts = kPartialSums<S, kBits>;
+  constexpr int kParts = kPartialSums<S, kCodes>;
   static_assert(kWindows % kCodeWindows == 0, "words of codes fill words of places");
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / k.m * k.n / (4 * kWindows);
   const uint8_t* word = k.values + tile * k.value_bytes;
   const uint8_t* place = k.indices + tile * k.index_bytes;
-  const CodeMasks<S, kBits> masks;
+  const CodeMasks<S, kCodes> masks(k);
   RowTotals<S, kRows> totals(k, rows);
   const PlaceMasks<S, kPlaceBits, kN> place_masks;
-  const Bytes offset = S::Keep(S::Fill(Offset<S>(kBits)));
+  const Bytes offset = S::Keep(S::Fill(kCodesOffset<S, kCodes>));
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kRows][kParts];
     Sums shift[kRows][2];  // take turns, so that one does not wait for the other
@@ -121,12 +121,12 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
       LoadWords<S>(word, fields);
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
         const Bytes index = Places<S, kPlaceBits, kN, v>(low, high, place_masks);
-        const Bytes codes = Codes<S, kBits, v % kCodeWindows>(fields[v / kCodeWindows], masks);
+        const Bytes codes = Codes<S, kCodes, v % kCodeWindows>(fields[v / kCodeWindows], masks);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           const Bytes chosen = S::Lookup(S::Table(totals.x[r] + kTableBytes * v), index);
           Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
-          sum = DotCodes<S, kBits>(sum, codes, chosen);
-          moved = DotCodes<S, kBits>(moved, offset, chosen);
+          sum = DotCodes<S, kCodes>(sum, codes, chosen);
+          moved = DotCodes<S, kCodes>(moved, offset, chosen);
         });
       });
       totals.Skip(kTableBytes * kWindows);
@@ -134,7 +134,7 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
     const auto scales = LoadScales<S>(k, tile, group);
     Unroll<kRows>([&](auto r) GOSSAMER_STEP {
       const Sums moved = S::Add(shift[r][0], shift[r][1]);
-      AddScaled<S>(totals.y[r], S::Subtract(Combine<S, kBits>(sums[r]), moved), scales);
+      AddScaled<S>(totals.y[r], S::Subtract(Combine<S, kCodes>(sums[r]), moved), scales);
     });
   }
   totals.Write(p, tile, first_row, rows);
@@ -145,22 +145,22 @@ TileFn FindTile(const Product& p) {
   const Packed& k = p.kernel;
   if constexpr (S::kExpands) {
     if (p.method() == Method::kBitmap) {
-      return ForBitmaps<TileFn>(k, [](auto bits, auto m) -> TileFn {
-        return BitmapTile<S, bits, m, kRows>;
+      return ForBitmaps<TileFn>(k, [](auto codes, auto m) -> TileFn {
+        return BitmapTile<S, codes, m, kRows>;
       });
     }
   }
-  return ForBits<TileFn>(k, [&](auto bits) {
-    constexpr int kBits = decltype(bits)::value;
+  return ForCodes<TileFn>(k, [&](auto codes) {
+    constexpr int kCodes = decltype(codes)::value, kBits = kBitsOf<kCodes>;
     if (p.method() == Method::kPlaces) {
       return ForPlaces<TileFn>(k, [](auto place_bits, auto n) -> TileFn {
         if constexpr (kBits < place_bits) return nullptr;  // which method() refuses
-        else return PlacesTile<S, kBits, place_bits, n, kRows>;
+        else return PlacesTile<S, kCodes, place_bits, n, kRows>;
       });
     }
     constexpr int kTurns = kRows == 1 ? S::kDenseTurns : 1;
     const bool whole = k.group_size() * kBits / 32 % kTurns == 0;
-    return whole ? DenseTile<S, kBits, kRows, kTurns> : DenseTile<S, kBits, kRows, 1>;
+    return whole ? DenseTile<S, kCodes, kRows, kTurns> : DenseTile<S, kCodes, kRows, 1>;
   });
 }
 

@@ -26,9 +26,15 @@ GOSSAMER_INLINE void Unroll(Step step) {
 template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
 
-// Gives pick(bits) of a kernel's codes of 8, 4 or 2 bits.
+// Codes of 4 bits that are looked up in a codebook, where others are known by their bits.
+constexpr int kBookCodes = 16 + 4;
+template <int kCodes>
+constexpr int kBitsOf = kCodes % 16;
+
+// Gives pick(codes) of a kernel's codes of 8, 4 or 2 bits.
 template <class Result, class Pick>
-Result ForBits(const Packed& k, Pick pick) {
+Result ForCodes(const Packed& k, Pick pick) {
+  if (k.book != nullptr) return pick(Constant<kBookCodes>{});
   if (k.bits == 8) return pick(Constant<8>{});
   return k.bits == 4 ? pick(Constant<4>{}) : pick(Constant<2>{});
 }
@@ -42,9 +48,13 @@ Result ForPlaces(const Packed& k, Pick pick) {
   return k.n == 1 ? pick(Constant<2>{}, Constant<1>{}) : pick(Constant<2>{}, Constant<2>{});
 }
 
-// Gives pick(bits, m) of 4:8 and 8:16 with codes of 8 or 4 bits, which Method::kBitmap covers.
+// Gives pick(codes, m) of 4:8 and 8:16 with codes of 8 or 4 bits, which Method::kBitmap covers.
 template <class Result, class Pick>
 Result ForBitmaps(const Packed& k, Pick pick) {
+  if (k.book != nullptr) {
+    return k.m == 8 ? pick(Constant<kBookCodes>{}, Constant<8>{})
+                    : pick(Constant<kBookCodes>{}, Constant<16>{});
+  }
   if (k.m == 8) return k.bits == 8 ? pick(Constant<8>{}, Constant<8>{})
                                    : pick(Constant<4>{}, Constant<8>{});
   return k.bits == 8 ? pick(Constant<8>{}, Constant<16>{}) : pick(Constant<4>{}, Constant<16>{});
@@ -77,7 +87,7 @@ GOSSAMER_INLINE typename S::Floats LoadScales(const Packed& k, int64_t tile, int
 // What is taken off the bytes of a group: the offset, and zero points where there are any.
 template <class S>
 GOSSAMER_INLINE typename S::Sums GroupShift(const Packed& k, int64_t tile, int64_t group) {
-  const auto offset = S::FillSums(Offset<S>(k.bits));
+  const auto offset = S::FillSums(Offset<S>(k.byte_bits()));
   if (k.zeros == nullptr) return offset;
   return S::Add(offset, S::Widen(k.zeros + (tile * k.groups + group) * kLanes));
 }

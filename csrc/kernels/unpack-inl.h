@@ -16,6 +16,16 @@ constexpr int Offset(int bits) {
   return bits == 8 ? S::kByteOffset : 1 << (bits - 1);
 }
 
+// A codebook as a table of `Lookup`: what every code stands for, plus `Offset`.
+template <class S>
+GOSSAMER_INLINE typename S::Bytes BookTable(const int8_t* book) {
+  uint8_t table[kVectorBytes];
+  for (int i = 0; i < kVectorBytes; ++i) {
+    table[i] = static_cast<uint8_t>(book[i % 16] + S::kByteOffset);
+  }
+  return S::Load(table);
+}
+
 // Fields of the words of one part, `width` bits each, to windows; they are moved up by `low`.
 template <class S>
 void PartWindows(const uint8_t* plane, int64_t words, int width, int low, uint8_t* windows) {
@@ -155,13 +165,22 @@ inline void SpreadWindows(const Packed& k, int zero, uint8_t* panel) {
   }
 }
 
+// Codes to what they stand for, plus `Offset`.
+template <class S>
+void LookUp(const int8_t* book, uint8_t* windows, int64_t count) {
+  const auto table = BookTable<S>(book);
+  for (int64_t w = 0; w < count; ++w, windows += kVectorBytes) {
+    S::Store(windows, S::Lookup(table, S::Load(windows)));
+  }
+}
+
 // Writes a tile to `panel` as unsigned bytes, each code plus `Offset`, every group filled up to
 // whole windows. `scratch` holds UnpackScratch(k) bytes.
 template <class S>
 void UnpackTile(const Packed& k, int64_t tile, uint8_t* panel, uint8_t* scratch) {
   const uint8_t* values = k.values + tile * k.value_bytes;
   // The lowest bit of a code's sign: adding 2^(b-1) to two's complement flips it.
-  const int flip = Offset<S>(k.bits);
+  const int flip = k.book == nullptr ? Offset<S>(k.bits) : 0;
   if (!k.sparse()) {
     FieldWindows<S>(values, k.kept(), k.bits, flip, panel);
   } else {
@@ -191,6 +210,7 @@ void UnpackTile(const Packed& k, int64_t tile, uint8_t* panel, uint8_t* scratch)
     }
   }
   if (k.group_size() % 4 != 0) SpreadWindows(k, flip, panel);
+  if (k.book != nullptr) LookUp<S>(k.book, panel, PanelWindows(k));
 }
 
 }  // namespace

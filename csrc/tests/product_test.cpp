@@ -81,14 +81,15 @@ struct Shape {
   int64_t rows;
   Real real;
   int activation_bits;
+  bool book;
 
   std::string Text() const {
     char text[200];
     std::snprintf(text, sizeof text,
                   "[%ld, %ld], groups of %ld, %d bits, %d:%d, scale type %d, zeros %d, %ld rows, "
-                  "real %d, activations of %d bits (0: floats)",
+                  "real %d, activations of %d bits (0: floats), codebook %d",
                   long(in), long(out), long(group), bits, n, m, int(scale), zeros, long(rows),
-                  int(real), activation_bits);
+                  int(real), activation_bits, book);
     return text;
   }
 };
@@ -98,6 +99,7 @@ struct Case {
   std::vector<int> dense;        // [tiles * 16, in]
   std::vector<double> scale_of;  // [tiles * 16, groups]
   std::vector<int> zero_of;
+  std::vector<int8_t> book;
 };
 
 void AddScale(ScaleType type, Case& c) {
@@ -136,8 +138,9 @@ void AddTile(const Shape& s, Case& c) {
         // Extremes more often than chance has them.
         const int kind = Uniform(0, 3);
         const int code = kind == 0 ? low : kind == 1 ? high : Uniform(low, high);
-        group[order[i]] = code;
-        codes[lane].push_back(uint32_t(code) & ((1u << s.bits) - 1));
+        const uint32_t field = uint32_t(code) & ((1u << s.bits) - 1);
+        group[order[i]] = s.book ? c.book[field] : code;
+        codes[lane].push_back(field);
         places[lane].push_back(order[i]);
         map |= 1u << order[i];
       }
@@ -164,6 +167,7 @@ int64_t SomeRows() {
 Case MakeCase(const Shape& s) {
   Case c;
   const int64_t tiles = (s.out + kLanes - 1) / kLanes, groups = s.in / s.group;
+  for (int i = 0; s.book && i < 16; ++i) c.book.push_back(i ? Uniform(-128, 127) : 0);
   for (int64_t t = 0; t < tiles; ++t) {
     AddTile(s, c);
     for (int64_t i = 0; i < groups * kLanes; ++i) {
@@ -252,6 +256,7 @@ std::vector<uint8_t> Run(const gossamer::Target& target, const Shape& s, const C
               s.n == s.m ? nullptr : indices.begin,
               scales.begin,
               s.zeros ? reinterpret_cast<const int8_t*>(zeros.begin) : nullptr,
+              s.book ? c.book.data() : nullptr,
               int64_t(c.values.size()) / tiles,
               int64_t(c.indices.size()) / tiles,
               s.in,
@@ -330,11 +335,12 @@ int main() {
   int64_t done = 0;
   for (const auto& pattern : patterns) {
     for (int bits = 2; bits <= 8; ++bits) {
-      for (int round = 0; round < 40; ++round) {
+      for (int round = 0; round < (bits == 4 ? 80 : 40); ++round) {
         const int m = pattern[1];
         const int64_t groups = Uniform(1, 4);
         const int64_t group = round % 2 ? 64 * Uniform(1, 2) : Uniform(1, 9) * (round % 4 ? m : 1);
-        const bool zeros = m == 1 && Uniform(0, 1);
+        const bool book = bits == 4 && Uniform(0, 1);
+        const bool zeros = m == 1 && !book && Uniform(0, 1);
         const Shape s{groups * group,
                       Uniform(1, 70),
                       group,
@@ -345,7 +351,8 @@ int main() {
                       zeros,
                       SomeRows(),
                       static_cast<Real>(Uniform(0, 1)),
-                      Uniform(0, 2) ? Uniform(0, 1) * 8 : Uniform(2, 8)};
+                      Uniform(0, 2) ? Uniform(0, 1) * 8 : Uniform(2, 8),
+                      book};
         if (!Packable(s)) continue;
         Check(s);
         ++done;

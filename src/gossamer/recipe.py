@@ -14,10 +14,12 @@ from typing import Any
 
 import yaml
 
-from gossamer.quantization import Format, Int
+from gossamer.quantization import Codebook, Format, Int
 from gossamer.sparsity import NM, Block, Channel, Pattern, Unstructured
 
-_VALUES: dict[str, type] = {cls.__name__: cls for cls in (NM, Unstructured, Block, Channel, Int)}
+_VALUES: dict[str, type] = {
+    cls.__name__: cls for cls in (NM, Unstructured, Block, Channel, Int, Codebook)
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Rule:
     path: str
     pattern: Pattern | None = None
     weights: Format | None = None
-    activations: Format | None = None
+    activations: Int | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -166,7 +168,7 @@ def _build(cls: type, data: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(data, Mapping):
         faults.append(f"{where} needs a mapping, got {data!r}")
         return None
-    known = {field.name: field for field in dataclasses.fields(cls)}
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
     hints = typing.get_type_hints(cls)
     before = len(faults)
     faults += [
@@ -201,7 +203,7 @@ def _read(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
             return ()
         return tuple(_build(Rule, v, f"{where}[{i}]", faults) for i, v in enumerate(value))
     choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else ()
-    tagged = {choice.__name__: choice for choice in choices if choice in _VALUES.values()}
+    tagged = {name: value for name, value in _VALUES.items() if issubclass(value, choices)}
     if tagged and value is not None:
         kind = value.get("type") if isinstance(value, Mapping) else None
         if not isinstance(kind, str) or kind not in tagged:
@@ -215,9 +217,10 @@ def _read(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     """Checks a plain value: numbers are not taken from text, nor the other way round."""
     if typing.get_origin(hint) is tuple:
-        size = len(typing.get_args(hint))
-        if not isinstance(value, list) or [type(item) for item in value] != [int] * size:
-            faults.append(f"{where} needs a list of {size} int, got {value!r}")
+        size = None if ... in (items := typing.get_args(hint)) else len(items)
+        right = isinstance(value, list) and all(type(item) is int for item in value)
+        if not right or size not in (None, len(value)):
+            faults.append(f"{where} needs a list of {f'{size} ' if size else ''}int, got {value!r}")
             return None
         return tuple(value)
     if typing.get_origin(hint) is typing.Literal:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gossamer.packing import Packed, pack
-from gossamer.quantization import Codes, Int
+from gossamer.quantization import Codes, Format, Int
 from gossamer.sparsity import NM
 
 UNIT = 2.0**-24  # of float32: what a rounding changes at most, relatively
@@ -13,7 +13,7 @@ UNIT = 2.0**-24  # of float32: what a rounding changes at most, relatively
 
 def made(
     shape: tuple[int, int],
-    format: Int,
+    format: Format,
     pattern: NM | None,
     activations: Int | None,
     seed: int = 0,

@@ -15,7 +15,7 @@ from gossamer import kernels
 from gossamer.kernels.product import Planes, product, why_not
 from gossamer.packing import Packed
 from gossamer.packing.pack import check_packable
-from gossamer.quantization import Int
+from gossamer.quantization import E2M1, Codebook, Int
 from gossamer.sparsity import NM
 from tests.kernels.oracle import UNIT, exact, made
 
@@ -46,6 +46,19 @@ def test_product_is_exact_but_for_the_rounding_of_groups(bits, pattern, activati
     format = Int(bits, group=64, scale="bfloat16")
     packed, codes = made((256, 72), format, pattern, activations)
     for rows in (1, 3, 16, 19):  # one, a few, as many as a few, and unpacked first
+        x = jax.random.normal(jax.random.key(rows), (rows, 256))
+        assert_right(x, packed, codes, activations)
+
+
+BOOK = Codebook((0, 127, -127, 5, -1, 90, 3, 60, 0, -8, 17, -64, 1, 2, 33, -100), group=64)
+
+
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("format", [Codebook(E2M1, 32, "e8m0"), BOOK], ids=str)
+def test_codes_of_a_codebook_are_multiplied_as_what_they_stand_for(format, pattern, activations):
+    packed, codes = made((256, 72), format, pattern, activations)
+    for rows in (1, 3, 19):
         x = jax.random.normal(jax.random.key(rows), (rows, 256))
         assert_right(x, packed, codes, activations)
 

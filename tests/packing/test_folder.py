@@ -22,7 +22,7 @@ from gossamer.packing import (
     write_safetensors,
 )
 from gossamer.packing.files import sha256
-from gossamer.quantization import Int
+from gossamer.quantization import E2M1, Codebook, Int
 from gossamer.sparsity import NM
 
 FILE = "model.safetensors"
@@ -40,6 +40,7 @@ def weights() -> dict:
         "bfloat16": Int(3, scale="bfloat16"),
         "e4m3": Int(8, group=32, scale="e4m3"),
         "zeros": Int(4, group=16, symmetric=False),
+        "book": Codebook(E2M1, group=32, scale="e8m0"),
     }
     dense = {name: pack(format.encode(values), format) for name, format in formats.items()}
     return {
@@ -203,6 +204,9 @@ DAMAGE = {
     "scale_name": (tensor("sparse", scale="f64"), "unknown scale 'f64' for 4 bits"),
     "groups": (tensor("e8m0", groups=7), r"7 groups do not divide its shape \(64, 20\)"),
     "symmetric": (tensor("sparse", symmetric=False), "symmetric=False does not suit"),
+    "book": (tensor("book", book=[0, 1]), "Codebook needs 16 values"),
+    "book_of_floats": (tensor("book", book=[0.5] * 16), "does not suit 4 bits, symmetric=True"),
+    "book_of_8_bits": (tensor("e4m3", book=list(E2M1)), "does not suit 8 bits, symmetric=True"),
     "kind": (tensor("sparse", kind="odd"), "unknown kind 'odd'"),
     "dtype": (tensor("plain", dtype="f4"), "unknown dtype 'f4'"),
     "float_dtype": (tensor("floats", dtype="int8"), "packed floats need a pattern and a dtype in"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.packing import pack, pack_floats, why_dense
-from gossamer.quantization import Codes, Int
+from gossamer.quantization import E2M1, Codebook, Codes, Int
 from gossamer.sparsity import NM, Unstructured
 from tests.packing import oracle
 
@@ -114,6 +114,35 @@ def test_codes_scales_and_zero_points_come_back_bit_for_bit(data):
     jax.tree.map(np.testing.assert_array_equal, packed.unpack(), codes)
     np.testing.assert_array_equal(packed.materialize(), codes.decode())
     assert packed.shape == shape
+
+
+@pytest.mark.parametrize("pattern", [None, *SPARSE], ids=str)
+@pytest.mark.parametrize("format", [Codebook(E2M1, 16, "e8m0"), Codebook(E2M1)], ids=str)
+def test_codes_of_a_codebook_come_back_as_what_they_stand_for(pattern, format):
+    shape = (128, 35)
+    values, mask = (
+        (jnp.array(kernel(shape, 0)), None) if pattern is None else pruned(shape, pattern, 0)
+    )
+    codes = format.encode(values)
+    packed = pack(codes, format, pattern, mask)
+    jax.tree.map(np.testing.assert_array_equal, packed.unpack(), codes)
+    np.testing.assert_array_equal(packed.take(jnp.arange(35)), codes.decode().T)
+
+
+def test_a_codebook_writes_the_number_of_its_value_in_4_bits():
+    codes = Codebook(E2M1).encode(
+        jnp.array([[6.0], [-0.5], [0.0], [3.0], [-6.0], [1.5], [0.5], [4.0]])
+    )
+    packed = pack(codes, Codebook(E2M1))
+    lane = np.asarray(packed.values).ravel()[:4]  # of the first output: windows of four
+    np.testing.assert_array_equal(lane & 15, [7, 9, 0, 5])
+    np.testing.assert_array_equal(lane >> 4, [15, 3, 1, 6])
+
+
+def test_refuses_codes_that_are_no_values_of_the_codebook():
+    codes = Codes(jnp.full((8, 16), 5, jnp.int8), jnp.ones((1, 16)))
+    with pytest.raises(ValueError, match=r"have 5, which is no value of E2M1"):
+        pack(codes, Codebook(E2M1))
 
 
 @pytest.mark.parametrize("pattern", SPARSE, ids=str)

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int8, UInt32
 from jaxtyping import Int as IntArray
 
-from gossamer.quantization import Codes, Int
+from gossamer.quantization import Codes, Format
 from gossamer.sparsity import NM, Pattern, Unstructured
 
 Grid: TypeAlias = tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]
@@ -41,7 +41,7 @@ def sweep(
     grid: Grid | None,
     *,
     pattern: Pattern | None,
-    format: Int | None,
+    format: Format | None,
     block: int,
 ) -> Part:
     """Settles all inputs, a block at a time; `grid` is that of a format without groups."""
@@ -62,7 +62,7 @@ def sweep(
     return settle(jnp.int32(whole * block), size % block, part) if size % block else part
 
 
-def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Int | None) -> Part:
+def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Format | None) -> Part:
     if format is not None and grid is None:
         groups = (format.groups(shape[0]), shape[1])
         zeros = None if format.symmetric else jnp.zeros(groups, jnp.int8)
@@ -104,7 +104,7 @@ def _settle_block(
     factor: Float[Array, "rows rows"],
     grid: Grid | None,
     pattern: Pattern | None,
-    format: Int | None,
+    format: Format | None,
 ) -> Part:
     """Settles rows that no other row compensates any more."""
     rows = weights.shape[0]
@@ -172,7 +172,7 @@ def _fit_grid(
     factor: Float[Array, "rows rows"],
     part: Part,
     index: IntArray[Array, ""],
-    format: Int,
+    format: Format,
     group: int,
 ) -> Part:
     """Fits the grid of a group to its compensated weights.
@@ -191,7 +191,7 @@ def _settle_row(
     index: IntArray[Array, ""],
     part: Part,
     *,
-    format: Int | None,
+    format: Format | None,
     group: int,
 ) -> Part:
     """Prunes and rounds one row and notes its error, divided by U_ii, for the rows to come."""

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from gossamer.compression._sweep import sweep
 from gossamer.compression.hessian import inverse_factor
-from gossamer.quantization import Codes, Int
+from gossamer.quantization import Codes, Format
 from gossamer.sparsity import NM, Pattern, Unstructured
 
 
@@ -38,7 +38,7 @@ def sparsegpt(
     gram: Float[Array, "rows cols"],
     *,
     pattern: Pattern | None,
-    format: Int | None,
+    format: Format | None,
     damping: float = 0.01,
     block: int = 128,
 ) -> Solved:
@@ -90,7 +90,7 @@ def _check(
     kernel: Float[Array, "in out"],
     gram: Float[Array, "rows cols"],
     pattern: Pattern | None,
-    format: Int | None,
+    format: Format | None,
     damping: float,
     block: int,
 ) -> None:
@@ -120,7 +120,7 @@ def _check(
             )
 
 
-def _whole_groups(block: int, pattern: Pattern | None, format: Int | None) -> int:
+def _whole_groups(block: int, pattern: Pattern | None, format: Format | None) -> int:
     """Rounds `block` up so that no group, of weights or of scales, runs over its end."""
     m = pattern.m if isinstance(pattern, NM) else 1
     group = 1 if format is None or format.group is None else format.group

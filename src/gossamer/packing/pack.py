@@ -11,14 +11,14 @@ from jaxtyping import Array, Bool, Float, Num, Shaped
 from gossamer.packing.groups import GROUP_SIZES, compress, fill, index_bits, positions
 from gossamer.packing.layout import LANES, lane_bytes, pack_fields
 from gossamer.packing.packed import Packed
-from gossamer.quantization import Codes, Int
+from gossamer.quantization import Codes, Format, Int
 from gossamer.quantization.formats import round_scale, scale_to_bytes
 from gossamer.sparsity import NM, Pattern
 
 _FLOAT_BITS = 32
 
 
-def why_dense(pattern: Pattern, format: Int | None) -> str | None:
+def why_dense(pattern: Pattern, format: Format | None) -> str | None:
     """Says in words why kernels of this pattern and format are stored dense; None: they are not.
 
     Args:
@@ -46,7 +46,7 @@ def why_dense(pattern: Pattern, format: Int | None) -> str | None:
     return f"{pattern} would take {sparse} bits for {pattern.m} weights, dense takes {dense}"
 
 
-def check_packable(shape: tuple[int, int], pattern: Pattern | None, format: Int | None) -> None:
+def check_packable(shape: tuple[int, int], pattern: Pattern | None, format: Format | None) -> None:
     """Raises what `pack` or `pack_floats` would raise for this shape, before there is anything.
 
     Args:
@@ -63,7 +63,7 @@ def check_packable(shape: tuple[int, int], pattern: Pattern | None, format: Int 
 
 def pack(
     codes: Codes,
-    format: Int,
+    format: Format,
     pattern: NM | None = None,
     mask: Bool[Array, "in out"] | None = None,
     activations: Int | None = None,
@@ -110,6 +110,7 @@ def pack(
         scale=format.scale,
         padding=-shape[1] % LANES,
         activations=activations,
+        book=format.book,
     )
 
 
@@ -147,9 +148,11 @@ def pack_floats(
 
 @functools.partial(jax.jit, static_argnames=("format", "pattern"))
 def _pack_codes(
-    codes: Codes, mask: Array | None, format: Int, pattern: NM | None
+    codes: Codes, mask: Array | None, format: Format, pattern: NM | None
 ) -> tuple[Array, Array | None, Array, Array | None]:
     fields = jax.lax.bitcast_convert_type(codes.codes, jnp.uint8)
+    if format.book is not None:
+        fields = jnp.asarray(_fields_of(format.book))[fields]
     if pattern is None:
         kept, indices = _tiles(fields, 0), None
     else:
@@ -159,6 +162,14 @@ def _pack_codes(
     scales = scale_to_bytes(_tiles(codes.scales, 1), format.scale)
     zeros = None if codes.zeros is None else _tiles(codes.zeros, 0)
     return values, indices, scales, zeros
+
+
+def _fields_of(book: tuple[int, ...]) -> np.ndarray:
+    """The first field that stands for each code, by the code as a byte."""
+    fields = np.zeros(256, np.uint8)
+    for field in reversed(range(len(book))):
+        fields[book[field] % 256] = field
+    return fields
 
 
 @functools.partial(jax.jit, static_argnames=("pattern",))
@@ -197,7 +208,7 @@ def _known(*arrays: object) -> bool:
     return not any(isinstance(array, Tracer) for array in arrays)
 
 
-def _check_codes(codes: Codes, format: Int) -> None:
+def _check_codes(codes: Codes, format: Format) -> None:
     shape, groups = codes.codes.shape, codes.scales.shape[0]
     if groups != format.groups(shape[0]) or codes.scales.shape[1] != shape[1]:
         raise ValueError(
@@ -211,17 +222,27 @@ def _check_codes(codes: Codes, format: Int) -> None:
         )
     if not _known(codes.codes, codes.scales) or not codes.codes.size:
         return
-    low, high = int(jnp.min(codes.codes)), int(jnp.max(codes.codes))
-    if low < -(2 ** (format.bits - 1)) or high > format.qmax:
-        raise ValueError(
-            f"Codes {shape} go from {low} to {high}, which {format.bits} bits hold not."
-        )
+    _check_range(codes, format)
     exact = (round_scale(codes.scales, format.scale) == codes.scales) & jnp.isfinite(codes.scales)
     if not bool(exact.all()):
         wrong = float(codes.scales[~exact][0])
         raise ValueError(
             f"Codes {shape} have a scale {wrong}, which is no positive finite {format.scale} "
             "number; encode with the format that is given to pack."
+        )
+
+
+def _check_range(codes: Codes, format: Format) -> None:
+    shape = codes.codes.shape
+    if format.book is not None:
+        strange = np.setdiff1d(codes.codes, format.book)
+        if strange.size:
+            raise ValueError(f"Codes {shape} have {strange[0]}, which is no value of {format}.")
+        return
+    low, high = int(jnp.min(codes.codes)), int(jnp.max(codes.codes))
+    if low < -(2 ** (format.bits - 1)) or high >= 2 ** (format.bits - 1):
+        raise ValueError(
+            f"Codes {shape} go from {low} to {high}, which {format.bits} bits hold not."
         )
 
 

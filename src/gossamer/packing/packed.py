@@ -48,6 +48,7 @@ class Packed:
         padding: unused lanes of the last tile, 0 to 15.
         activations: None multiplies by the decoded weights; a format first quantizes each row of
             `x` dynamically and multiplies integers.
+        book: what codes of 4 bits stand for, 0 first; None is their two's complement (static).
         layer: which one of a stack this kernel is, where the planes have a leading axis of layers;
             see `at`.
     """
@@ -61,6 +62,7 @@ class Packed:
     scale: ScaleType | None = dataclasses.field(metadata={"static": True})
     padding: int = dataclasses.field(metadata={"static": True})
     activations: Int | None = dataclasses.field(default=None, metadata={"static": True})
+    book: tuple[int, ...] | None = dataclasses.field(default=None, metadata={"static": True})
     layer: _Plane | None = None
 
     @property
@@ -115,6 +117,7 @@ class Packed:
             scale=self.scale,
             out=self.shape[-1],
             activations=self.activations,
+            book=self.book,
         )
         return planes, layout
 
@@ -298,7 +301,10 @@ def _stored(kernel: Packed, lanes: int = LANES) -> Num[Array, "*tiles in lanes"]
     if kernel.bits is not None:
         sign = np.uint8(1 << (kernel.bits - 1))
         fields = unpack_fields(kept, kernel.bits, lanes)
-        kept = jax.lax.bitcast_convert_type((fields ^ sign) - sign, jnp.int8)
+        if kernel.book is None:
+            kept = jax.lax.bitcast_convert_type((fields ^ sign) - sign, jnp.int8)
+        else:
+            kept = jnp.asarray(kernel.book, jnp.int8)[fields]
     if kernel.pattern is None:
         return kept
     assert kernel.indices is not None

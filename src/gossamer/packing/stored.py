@@ -14,7 +14,7 @@ from gossamer.packing.files import DTYPES, SafetensorsFile
 from gossamer.packing.groups import GROUP_SIZES, index_bits
 from gossamer.packing.layout import LANES, lane_bytes
 from gossamer.packing.packed import Packed
-from gossamer.quantization import Int, ScaleType
+from gossamer.quantization import Codebook, Int, ScaleType
 from gossamer.quantization.formats import SCALE_BITS
 from gossamer.sparsity import NM
 
@@ -74,6 +74,7 @@ class StoredTensor:
     groups: int = 0
     symmetric: bool = True
     activations: Int | None = None
+    book: tuple[int, ...] | None = None
 
     @property
     def padding(self) -> int:
@@ -84,7 +85,8 @@ class StoredTensor:
         """What it is in words, for tables."""
         if not self.packed:
             return f"plain {self.dtype}"
-        values = str(self.dtype) if self.bits is None else f"int{self.bits}"
+        codes = f"int{self.bits}" if self.book is None else str(Codebook(self.book)).split(",")[0]
+        values = str(self.dtype) if self.bits is None else codes
         return f"{self.pattern or 'dense'} {values}"
 
     def tensor_name(self, plane: str) -> str:
@@ -154,6 +156,7 @@ class StoredTensor:
             scale=self.scale,
             padding=self.padding,
             activations=self.activations,
+            book=self.book,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -172,6 +175,7 @@ class StoredTensor:
             "symmetric": self.symmetric,
             "padding": self.padding,
             "activations": self.activations and dataclasses.asdict(self.activations),
+            "book": self.book and list(self.book),
         }
 
 
@@ -191,6 +195,7 @@ def describe(path: str, weight: Packed | np.ndarray, planes: Mapping[str, Plane]
         groups=0 if weight.scales is None else weight.scales.shape[-2],
         symmetric=weight.zeros is None,
         activations=weight.activations,
+        book=weight.book,
     )
 
 
@@ -250,6 +255,7 @@ def _parse_packed(
         groups=groups,
         symmetric=symmetric,
         activations=None if entry["activations"] is None else Int(**entry["activations"]),
+        book=_book(entry.get("book"), bits, symmetric),
     )
     if entry["padding"] != stored.padding:
         raise ValueError(f"shape {shape} has padding {stored.padding}, got {entry['padding']!r}")
@@ -263,6 +269,15 @@ def _pattern(fields: Any) -> NM:
     if pattern.m not in GROUP_SIZES or pattern.n == pattern.m:
         raise ValueError(f"pattern {pattern} has no sparse layout; M is one of {GROUP_SIZES}")
     return pattern
+
+
+def _book(values: Any, bits: int | None, symmetric: bool) -> tuple[int, ...] | None:
+    """A codebook; models that were saved before there were any have none."""
+    if values is None:
+        return None
+    if bits != 4 or not symmetric or any(type(value) is not int for value in values):
+        raise ValueError(f"codebook {values!r} does not suit {bits} bits, symmetric={symmetric}")
+    return Codebook(tuple(values)).values
 
 
 def _natural(what: str, value: Any) -> int:

@@ -8,6 +8,7 @@ or by a broadcast array into one, and any other not, so that the same weight cou
 in another program.
 """
 
+import abc
 import dataclasses
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -42,45 +43,38 @@ class Codes(NamedTuple):
         return (codes * self.scales[:, None, :]).reshape(self.codes.shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class Int:
-    """Integers of `bits` with a scale per output, or per `group` of elements along `in`.
+class Format(abc.ABC):
+    """Codes with a scale per output, or per group of elements along `in`.
 
     Attributes:
-        bits: bits of a code, 2 to 8.
+        bits: bits that a code is stored in.
         group: original elements that share a scale along the reduction axis; None is all of them.
-        scale: how scales are stored; codes are computed with the stored scale.
-        symmetric: False adds an integer zero point per scale and fits the grid to minimum and
-            maximum of the group, both widened to include 0, so that 0 stays exact.
+        scale: how scales are stored.
+        symmetric: False if every scale comes with a zero point.
     """
 
     bits: int
-    group: int | None = None
-    scale: ScaleType = "float32"
-    symmetric: bool = True
+    group: int | None
+    scale: ScaleType
+    symmetric: bool
 
-    def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"Int needs 2 <= bits <= 8, got bits={self.bits}.")
+    @property
+    def book(self) -> tuple[int, ...] | None:
+        """The codes that their bits stand for, by number; None where that is two's complement."""
+        return None
+
+    def _check(self) -> None:
+        name = type(self).__name__
         if self.group is not None and self.group < 1:
-            raise ValueError(f"Int needs a group of at least 1 element, got group={self.group}.")
+            raise ValueError(f"{name} needs a group of at least 1 element, got group={self.group}.")
         if self.scale not in SCALE_BITS:
-            raise ValueError(f"Int needs a scale in {list(SCALE_BITS)}, got scale={self.scale!r}.")
+            raise ValueError(
+                f"{name} needs a scale in {list(SCALE_BITS)}, got scale={self.scale!r}."
+            )
 
-    def __str__(self) -> str:
-        grid = "" if self.symmetric else " asymmetric"
+    def _scales(self) -> str:
         group = "per channel" if self.group is None else f"groups of {self.group}"
-        return f"int{self.bits}{grid}, {group}, {self.scale} scales"
-
-    @property
-    def qmax(self) -> int:
-        """The highest code."""
-        return 2 ** (self.bits - 1) - 1
-
-    @property
-    def qmin(self) -> int:
-        """The lowest code: -qmax, or one lower where a zero point shifts the grid."""
-        return -self.qmax if self.symmetric else -self.qmax - 1
+        return f"{group}, {self.scale} scales"
 
     def groups(self, size: int) -> int:
         """How many groups an axis of `size` elements has.
@@ -101,6 +95,77 @@ class Int:
         """Bits of a dense element with its share of scale and zero point, for an axis of `size`."""
         per_group = SCALE_BITS[self.scale] + (0 if self.symmetric else 8)
         return self.bits + per_group * self.groups(size) / size
+
+    @abc.abstractmethod
+    def grid(
+        self, groups: Float[Array, "groups group out"]
+    ) -> tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]:
+        """Chooses the scale, and the zero point if there are any, of each group."""
+
+    @abc.abstractmethod
+    def round(
+        self,
+        values: Float[Array, "*dims"],
+        scales: Float[Array, "*#dims"],
+        zeros: Int8[Array, "*#dims"] | None,
+    ) -> Int8[Array, "*dims"]:
+        """The codes of `values` on a given grid."""
+
+    def encode(self, kernel: Float[Array, "in out"]) -> Codes:
+        """Rounds each element to the nearest point of its group's grid.
+
+        Args:
+            kernel: finite values, any float dtype; computed in float32.
+
+        Raises:
+            ValueError: `group` does not divide the reduction axis.
+        """
+        groups = self.groups(kernel.shape[0])
+        blocks = kernel.astype(jnp.float32).reshape(groups, -1, kernel.shape[1])
+        scales, zeros = self.grid(blocks)
+        codes = self.round(blocks, scales[:, None, :], None if zeros is None else zeros[:, None, :])
+        return Codes(codes.reshape(kernel.shape), scales, zeros)
+
+
+@dataclasses.dataclass(frozen=True)
+class Int(Format):
+    """Integers of `bits` with a scale per output, or per `group` of elements along `in`.
+
+    Attributes:
+        bits: bits of a code, 2 to 8.
+        group: original elements that share a scale along the reduction axis; None is all of them.
+        scale: how scales are stored; codes are computed with the stored scale.
+        symmetric: False adds an integer zero point per scale and fits the grid to minimum and
+            maximum of the group, both widened to include 0, so that 0 stays exact.
+
+    Example:
+        >>> Int(4).encode(jnp.array([[7.0], [1.4], [-0.6]])).codes.ravel()
+        Array([ 7,  1, -1], dtype=int8)
+    """
+
+    bits: int
+    group: int | None = None
+    scale: ScaleType = "float32"
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"Int needs 2 <= bits <= 8, got bits={self.bits}.")
+        self._check()
+
+    def __str__(self) -> str:
+        grid = "" if self.symmetric else " asymmetric"
+        return f"int{self.bits}{grid}, {self._scales()}"
+
+    @property
+    def qmax(self) -> int:
+        """The highest code."""
+        return 2 ** (self.bits - 1) - 1
+
+    @property
+    def qmin(self) -> int:
+        """The lowest code: -qmax, or one lower where a zero point shifts the grid."""
+        return -self.qmax if self.symmetric else -self.qmax - 1
 
     def grid(
         self, groups: Float[Array, "groups group out"]
@@ -135,28 +200,6 @@ class Int:
         if zeros is not None:
             codes = codes + zeros
         return jnp.clip(codes, self.qmin, self.qmax).astype(jnp.int8)
-
-    def encode(self, kernel: Float[Array, "in out"]) -> Codes:
-        """Rounds each element to the nearest point of its group's grid.
-
-        Args:
-            kernel: finite values, any float dtype; computed in float32.
-
-        Raises:
-            ValueError: `group` does not divide the reduction axis.
-
-        Example:
-            >>> Int(4).encode(jnp.array([[7.0], [1.4], [-0.6]])).codes.ravel()
-            Array([ 7,  1, -1], dtype=int8)
-        """
-        groups = self.groups(kernel.shape[0])
-        blocks = kernel.astype(jnp.float32).reshape(groups, -1, kernel.shape[1])
-        scales, zeros = self.grid(blocks)
-        codes = self.round(blocks, scales[:, None, :], None if zeros is None else zeros[:, None, :])
-        return Codes(codes.reshape(kernel.shape), scales, zeros)
-
-
-Format: TypeAlias = Int
 
 
 def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "*dims"]:

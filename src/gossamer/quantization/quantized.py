@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import Int as IntArray
 
-from gossamer.quantization.formats import Codes, Int
+from gossamer.quantization.formats import Codes, Format, Int
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +25,7 @@ class Quantized:
     """
 
     data: Codes
-    format: Int = dataclasses.field(metadata={"static": True})
+    format: Format = dataclasses.field(metadata={"static": True})
     activations: Int | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property

@@ -23,6 +23,10 @@ _SCALES: tuple[ScaleType, ...] = ("float32", "bfloat16", "e8m0", "e4m3")
 """In the order of `ScaleType` in csrc/kernels/packed.h."""
 
 
+_ITSELF = (*range(8), *range(-8, 0))
+"""Codes of 4 bits as a codebook of their two's complement."""
+
+
 class Planes(NamedTuple):
     """The arrays of a packed kernel; `docs/packed-layout.md` draws them.
 
@@ -47,6 +51,7 @@ class Layout:
         out: outputs, padding left out.
         activations: None multiplies floats by the decoded weights; a format quantizes each row of
             `x` first.
+        book: what codes of 4 bits stand for, 0 first; None is their two's complement.
     """
 
     bits: int
@@ -54,6 +59,7 @@ class Layout:
     scale: ScaleType
     out: int
     activations: Int | None
+    book: tuple[int, ...] | None = None
 
 
 def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str | None:
@@ -141,6 +147,7 @@ def _call(layout: Layout, x: Array, planes: Planes) -> Array:
         m=np.int64(1 if pattern is None else pattern.m),
         scale_type=np.int64(_SCALES.index(layout.scale)),
         activation_bits=np.int64(0 if layout.activations is None else layout.activations.bits),
+        book=np.array(_ITSELF if layout.book is None else layout.book, np.int8),
     )
 
 

@@ -61,6 +61,7 @@ def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str |
         or _why_not_words(planes)
         or _why_not_groups(x.shape[1], planes.scales.shape[-2], layout)
         or _why_not_activations(layout.activations)
+        or (None if layout.book is None else "codes are looked up in a codebook")
     )
 
 
