@@ -1,24 +1,18 @@
-"""ONNX Runtime's blockwise int4 product, MatMulNBits; none where it is not installed.
+"""ONNX Runtime's blockwise int4 product, MatMulNBits.
 
 Its accuracy level is 4: activations are quantized to int8. Needs `pip install onnx onnxruntime`.
 """
 
 import jax
 import numpy as np
+import onnx
+import onnxruntime
 from products import Case, Peers, Timed, in_a_call, int4_codes, rotation, several
 from results import THREADS
-
-try:
-    import onnx
-    import onnxruntime
-except ImportError:
-    onnx = onnxruntime = None
 
 
 def onnx_peers(case: Case, x: jax.Array, values: np.ndarray) -> Peers:
     """The product with `values` [in, out] at four bits."""
-    if onnxruntime is None:
-        return
     codes, scales = int4_codes(values, case.group)
     packed = codes[..., ::2] | codes[..., 1::2] << 4
     kernels = rotation(case, packed.nbytes + scales.nbytes)
@@ -56,7 +50,7 @@ def _model(case: Case, inputs: list[str], stored: list[tuple[np.ndarray, np.ndar
         for index, name in enumerate(inputs)
     ]
 
-    def value(name: str, size: int) -> "onnx.ValueInfoProto":
+    def value(name: str, size: int) -> onnx.ValueInfoProto:
         kind = onnx.TensorProto.FLOAT
         return onnx.helper.make_tensor_value_info(name, kind, [case.rows, size])
 

@@ -1,14 +1,13 @@
 """Our products timed in turns with those of peers."""
 
+import importlib.util
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
-from onnx_peer import onnx_peers
-from products import Case, Timed, ours
-from torch_peer import torch_peers
+from products import Case, Peers, Timed, ours
 from xla_peer import xla_peers
 
 
@@ -21,9 +20,7 @@ def race(cases: Sequence[Case], budget: float) -> Iterator[dict]:
     case = cases[0]
     x = jax.random.normal(jax.random.key(0), (case.rows, case.size))
     values = np.random.default_rng(0).standard_normal((case.size, case.out), np.float32)
-    peers = [
-        peer for find in (xla_peers, onnx_peers, torch_peers) for peer in find(case, x, values)
-    ]
+    peers = [peer for find in libraries() for peer in find(case, x, values)]
     for peer in peers:
         check(peer, x, values)
     seconds: dict[str, float] = {}
@@ -44,6 +41,19 @@ def race(cases: Sequence[Case], budget: float) -> Iterator[dict]:
             "bytes": nbytes,
             "from_memory": case.from_memory,
         }
+
+
+def libraries() -> Iterator[Callable[[Case, jax.Array, np.ndarray], Peers]]:
+    """XLA, and which others are installed."""
+    yield xla_peers
+    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
+        from onnx_peer import onnx_peers
+
+        yield onnx_peers
+    if importlib.util.find_spec("torch"):
+        from torch_peer import torch_peers
+
+        yield torch_peers
 
 
 def check(peer: Timed, x: jax.Array, values: np.ndarray) -> None:

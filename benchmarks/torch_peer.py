@@ -1,4 +1,4 @@
-"""PyTorch's products on a CPU; none where it is not installed.
+"""PyTorch's products on a CPU.
 
     float32, and of 16 bits   linear with a kernel of that type
     int8 x int8               in either orientation; nothing is quantized on the way, nor scaled
@@ -17,29 +17,23 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+import torch
 from products import Case, Peers, Timed, in_a_call, int4_codes, rotation, several
 from results import THREADS
-
-try:
-    import torch
-except ImportError:
-    torch = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
     """How an operation multiplies."""
 
-    dtype: "torch.dtype"  # of the activations it takes
+    dtype: torch.dtype  # of the activations it takes
     bits: int  # of a weight
     new_kernel: Callable[[], tuple]  # tensors, or what an operation packed, in memory of its own
-    multiply: Callable[..., "torch.Tensor"]  # by all that `new_kernel` gives
+    multiply: Callable[..., torch.Tensor]  # by all that `new_kernel` gives
 
 
 def torch_peers(case: Case, x: jax.Array, values: np.ndarray) -> Peers:
     """The products with `values` [in, out] that this version has for this processor."""
-    if torch is None:
-        return
     torch.set_num_threads(THREADS)
     weights = torch.from_numpy(values).T.contiguous()
     for name, prepare in _operations(case):
@@ -69,14 +63,14 @@ def _timed(name: str, case: Case, x: jax.Array, product: Product) -> Timed:
         for row in several(x, in_a_call(case, count))
     ]
 
-    def call() -> list["torch.Tensor"]:
+    def call() -> list[torch.Tensor]:
         with torch.inference_mode():
             return [product.multiply(row, *kernels[i % count]) for i, row in enumerate(inputs)]
 
     return Timed(name, call, len(inputs))
 
 
-def _operations(case: Case) -> Iterator[tuple[str, Callable[["torch.Tensor"], Product]]]:
+def _operations(case: Case) -> Iterator[tuple[str, Callable[[torch.Tensor], Product]]]:
     """Names, and what prepares a product with weights [out, in]."""
     for name in "float32", "bfloat16", "float16":
         yield name, functools.partial(_float, getattr(torch, name))
@@ -87,37 +81,35 @@ def _operations(case: Case) -> Iterator[tuple[str, Callable[["torch.Tensor"], Pr
             yield f"dynamic int8 ({engine})", functools.partial(_dynamic_int8, engine)
     yield "int8 weights", _int8_weights
     yield "int4 weights", functools.partial(_int4_weights, case.group)
-    # Elsewhere it is scalar code: 100 times the time of the product before on a Zen 4.
-    if torch.backends.kleidiai.is_available():
-        yield "dynamic int4", functools.partial(_dynamic_int4, case.group)
+    yield "dynamic int4", functools.partial(_dynamic_int4, case.group)
 
 
-def _copies(*tensors: "torch.Tensor") -> Callable[[], tuple]:
+def _copies(*tensors: torch.Tensor) -> Callable[[], tuple]:
     return lambda: tuple(tensor.clone() for tensor in tensors)
 
 
-def _float(dtype: "torch.dtype", weights: "torch.Tensor") -> Product:
+def _float(dtype: torch.dtype, weights: torch.Tensor) -> Product:
     kernel = _copies(weights.to(dtype))
     return Product(dtype, 8 * dtype.itemsize, kernel, torch.nn.functional.linear)
 
 
-def _int8(weights: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+def _int8(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes [out, in] and a scale for each output."""
     scales = weights.abs().amax(1) / 127
     return (weights / scales[:, None]).round().to(torch.int8), scales
 
 
-def _int8_by_int8(weights: "torch.Tensor") -> Product:
+def _int8_by_int8(weights: torch.Tensor) -> Product:
     codes = (20 * weights.T).to(torch.int8, memory_format=torch.contiguous_format)
     return Product(torch.int8, 8, _copies(codes), torch._int_mm)
 
 
-def _int8_by_int8_across(weights: "torch.Tensor") -> Product:
+def _int8_by_int8_across(weights: torch.Tensor) -> Product:
     kernel = _copies((20 * weights).to(torch.int8))
     return Product(torch.int8, 8, kernel, lambda rows, codes: torch._int_mm(rows, codes.T))
 
 
-def _dynamic_int8(engine: str, weights: "torch.Tensor") -> Product:
+def _dynamic_int8(engine: str, weights: torch.Tensor) -> Product:
     codes, scales = _int8(weights)
     with warnings.catch_warnings():  # deprecated, without another to take its place in PyTorch
         warnings.simplefilter("ignore", UserWarning)
@@ -131,14 +123,14 @@ def _dynamic_int8(engine: str, weights: "torch.Tensor") -> Product:
     return Product(torch.float32, 8, pack, torch.ops.quantized.linear_dynamic)
 
 
-def _int8_weights(weights: "torch.Tensor") -> Product:
+def _int8_weights(weights: torch.Tensor) -> Product:
     codes, scales = _int8(weights)
     # Rows of float32 are multiplied by scalar code: 25 times the time on a Zen 4.
     kernel = _copies(codes, scales.to(torch.bfloat16))
     return Product(torch.bfloat16, 8, kernel, torch.ops.aten._weight_int8pack_mm)
 
 
-def _int4_weights(group: int, weights: "torch.Tensor") -> Product:
+def _int4_weights(group: int, weights: torch.Tensor) -> Product:
     codes, scales = (torch.from_numpy(array) for array in int4_codes(weights.T.numpy(), group))
     packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.flatten(1).int(), 1)
     pairs = torch.stack([scales.T, torch.zeros_like(scales.T)], -1)  # scales and zero points
@@ -151,7 +143,10 @@ def _int4_weights(group: int, weights: "torch.Tensor") -> Product:
     )
 
 
-def _dynamic_int4(group: int, weights: "torch.Tensor") -> Product:
+def _dynamic_int4(group: int, weights: torch.Tensor) -> Product:
+    if not torch.backends.kleidiai.is_available():
+        # 100 times the time of `_int4_weights` on a Zen 4.
+        raise RuntimeError("Without KleidiAI, which is for Arm, it is scalar code.")
     codes, scales = (torch.from_numpy(array) for array in int4_codes(weights.T.numpy(), group))
     codes, shape = codes.flatten(1), (weights.shape[1], weights.shape[0])
     packed = torch.ops.aten._dyn_quant_pack_4bit_weight(
