@@ -26,7 +26,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from llama_cpp_peer import LlamaCpp, requantize, write_random
-from matvec import THREADS, Case, arguments, keep, random_packed
+from products import Case, random_packed
+from results import THREADS, arguments, keep
 
 import gossamer
 from gossamer.data import builtin_text, read_text, windows

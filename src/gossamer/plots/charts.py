@@ -1,5 +1,6 @@
 """Line, bar and scatter plots as PNG bytes, without a display and without global state."""
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -45,6 +46,67 @@ def scatter_plot(
         axes.set_yscale("log")
     axes.margins(x=0.2, y=0.1)
     return _png(figure)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One of the bars that `bar_panels` draws."""
+
+    label: str
+    """What stands before it."""
+    length: float
+    series: str
+    """What gives it its colour, named in the legend."""
+    text: str = ""
+    """What stands behind it."""
+    bound: float | None = None
+    """The best that its length could be, marked by a line."""
+
+
+def bar_panels(
+    panels: Mapping[str, Sequence[Bar]], *, x: str, title: str, log_x: bool = False
+) -> bytes:
+    """Draws a panel per name, two side by side, whose bars lie in order from the top down."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 1 + rows * (1 + 0.22 * max(map(len, panels.values())))
+    figure = Figure(figsize=(8 * columns, height), layout="constrained")
+    figure.suptitle(title)
+    bars = [bar for panel in panels.values() for bar in panel]
+    colors = {name: f"C{place}" for place, name in enumerate(dict.fromkeys(b.series for b in bars))}
+    for place, (name, panel) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.set(xlabel=x, title=name, xscale="log" if log_x else "linear")
+        axes.grid(alpha=0.3, axis="x")
+        _lay(axes, panel, colors)
+    handles: list[Patch | Line2D] = [Patch(color=c, label=name) for name, c in colors.items()]
+    if any(bar.bound is not None for bar in bars):
+        handles.append(Line2D([], [], color="black", label="bound"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return _png(figure)
+
+
+def _lay(axes: "Axes", bars: Sequence[Bar], colors: Mapping[str, str]) -> None:
+    lengths = [bar.length for bar in bars]
+    axes.barh(range(len(bars)), lengths, color=[colors[bar.series] for bar in bars], zorder=2)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize="small")
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    marks = [*lengths, *(bar.bound for bar in bars if bar.bound is not None)]
+    low, high = min(marks), max(marks)
+    if axes.get_xscale() == "log":  # a bar begins where the axis does
+        axes.set_xlim(low / 2, high * (high / low) ** 0.15)
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_xlim(0, 1.1 * high)
+    for place, bar in enumerate(bars):
+        end = (bar.length, place)
+        axes.annotate(bar.text, end, (4, 0), textcoords="offset points", va="center", fontsize=8)
+        if bar.bound is not None:
+            axes.vlines(bar.bound, place - 0.4, place + 0.4, color="black", zorder=3)
 
 
 def _axes(x: str, y: str, title: str) -> "tuple[Figure, Axes]":
