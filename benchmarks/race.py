@@ -11,11 +11,13 @@ from products import Case, Peers, Timed, ours
 from xla_peer import xla_peers
 
 
-def race(cases: Sequence[Case], budget: float) -> Iterator[dict]:
+def race(
+    cases: Sequence[Case], budget: float, between: Callable[[], object] = lambda: None
+) -> Iterator[dict]:
     """Rows of the table, of cases that differ in our kernel alone: seconds of a single product.
 
     The peers of all these cases are the same dense products, so that they are made only once, and
-    their least times count for every row.
+    their least times count for every row. `between` is called after each case.
     """
     case = cases[0]
     x = jax.random.normal(jax.random.key(0), (case.rows, case.size))
@@ -29,6 +31,7 @@ def race(cases: Sequence[Case], budget: float) -> Iterator[dict]:
         timed, nbytes = ours(case, x)
         timed.call()  # compiles
         take_turns([timed, *peers], seconds, budget)
+        between()
         mine.append((case, seconds.pop(timed.name), nbytes))
     for case, least, nbytes in mine:
         yield {
