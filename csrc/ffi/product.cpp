@@ -110,7 +110,7 @@ void Run(const Target& target, const Product& p, ffi::ThreadPool& pool) {
                   target.prepare(p, r, prepared + r * row_bytes);
                 }
               });
-  const int64_t tiles_at_once = p.panel_tiles();
+  const int64_t tiles_at_once = p.tiles_at_once();
   const int64_t share = tiles / (threads * kChunksPerThread * tiles_at_once) + 1;
   const int64_t chunk = share * tiles_at_once;
   ParallelFor(pool, tiles, chunk, threads, [&](int64_t first, int64_t last) {
@@ -153,8 +153,7 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes 
   p.y = y->untyped_data();
   p.rows = xs[0];
   p.activation_bits = static_cast<int32_t>(activation_bits);
-  p.in_registers = target->in_registers;
-  p.expands = target->expands;
+  p.target = target;
   if (auto error = Check(p, values, indices, scales, zeros, layers); error.failure()) return error;
   const int64_t number = *layer.typed_data();
   if (number < 0 || number >= layers) return Refuse("there is no such layer in the stack");

@@ -100,8 +100,8 @@ void FloatBlock(const float* floats, int64_t size, const float* const* x, bool f
 
 // Many rows: panels of floats, a piece of the reduction axis at a time.
 template <class S, int kTiles>
-void FloatPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t* scratch) {
-  constexpr int kRows = S::kPanelRows;
+void FloatPanelTiles(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t* scratch) {
+  constexpr int kRows = S::kFloatRows;
   const Packed& k = p.kernel;
   const int64_t windows = PanelWindows(k), row_bytes = p.row_bytes();
   const int64_t panel_bytes = windows * kVectorBytes;
@@ -137,6 +137,15 @@ void FloatPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t
       Finish<S>(p, r, tile + t, 1.0f, S::LoadFloats(sums + (r * kTiles + t) * kLanes));
     });
   }
+}
+
+template <class S>
+void FloatPanel(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
+                uint8_t* scratch) {
+  ForTiles<S::kFloatTiles>(
+      first, last,
+      [&](int64_t t) { FloatPanelTiles<S, S::kFloatTiles>(p, prepared, t, scratch); },
+      [&](int64_t t) { FloatPanelTiles<S, 1>(p, prepared, t, scratch); });
 }
 
 }  // namespace

@@ -67,12 +67,12 @@ void UnpackKept(const Packed& k, int64_t tile, const KeptPanel& panel) {
   PlacesInTable<S>(k, panel.places);
 }
 
-// Multiplies kTiles panels by kRows rows; `sums` are [kRows][kTiles][16] floats. Tables have kTable
-// bytes. Tried on a Zen 4, 512 rows and [2048, 2048]: as many groups for all rows before the next
-// as fit into 16 kB, with the sums of all rows in memory; a tenth slower.
+// Multiplies kTiles panels by kRows rows. Tables have kTable bytes. Tried on a Zen 4, 512 rows and
+// [2048, 2048]: as many groups for all rows before the next as fit into 16 kB, with the sums of all
+// rows in memory; a tenth slower.
 template <class S, int kTiles, int kTable, bool kSmall, int kRows>
 void KeptBlock(const Product& p, int64_t tile, const KeptPanel& panel, int64_t first_row,
-               const Row* rows, float* sums) {
+               const Row* rows) {
   using Bytes = typename S::Bytes;
   const Packed& k = p.kernel;
   const int64_t windows = KeptWindows(k) / k.groups, panel_bytes = KeptPanelBytes(k);
@@ -80,6 +80,7 @@ void KeptBlock(const Product& p, int64_t tile, const KeptPanel& panel, int64_t f
   const uint8_t *codes = panel.codes, *places = panel.places, *shifts = panel.shifts;
   const int8_t* x[kRows];
   Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] = rows[r].codes(k); });
+  BlockTotals<S, kTiles, kRows> totals;
   for (int64_t group = 0; group < k.groups; ++group, shifts += kVectorBytes) {
     typename S::Sums part[kTiles][kRows];
     Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
@@ -102,24 +103,21 @@ void KeptBlock(const Product& p, int64_t tile, const KeptPanel& panel, int64_t f
         });
       });
     }
-    AddGroup<S, kTiles, kRows>(k, tile, group, part, sums);
+    totals.AddGroup(k, tile, group, part);
   }
-  FinishBlock<S, kTiles, kRows>(p, first_row, tile, rows, sums);
+  totals.Write(p, tile, first_row, rows);
 }
 
 template <class S, int kTiles, int kTable, bool kSmall>
 void MultiplyKeptTiles(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t* scratch) {
   const Packed& k = p.kernel;
-  float* sums = reinterpret_cast<float*>(scratch + kTiles * KeptPanelBytes(k));
   Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
     UnpackKept<S>(k, tile + t, KeptPanel(k, scratch, t));
   });
   const KeptPanel panel(k, scratch, 0);
-  constexpr auto some = KeptBlock<S, kTiles, kTable, kSmall, S::kKeptRows>;
-  constexpr auto one = KeptBlock<S, kTiles, kTable, kSmall, 1>;
-  ForRows<S::kKeptRows>(
-      p, prepared, [&](int64_t r, const Row* rows) { some(p, tile, panel, r, rows, sums); },
-      [&](int64_t r, const Row* row) { one(p, tile, panel, r, row, sums); });
+  ForRows<S::kByteRows>(p, prepared, [&](auto count, int64_t first_row, const Row* rows) {
+    KeptBlock<S, kTiles, kTable, kSmall, count>(p, tile, panel, first_row, rows);
+  });
 }
 
 using KeptFn = void (*)(const Product&, const uint8_t*, int64_t, uint8_t*);
@@ -132,6 +130,7 @@ KeptFn FindKeptOfTable(const Packed& k) {
 
 template <class S, int kTiles>
 KeptFn FindKept(const Packed& k) {
+  if (WindowSpan(k) == 8) return FindKeptOfTable<S, kTiles, 8>(k);
   if (WindowSpan(k) <= 16) return FindKeptOfTable<S, kTiles, 16>(k);
   return FindKeptOfTable<S, kTiles, 64>(k);
 }
@@ -139,10 +138,9 @@ KeptFn FindKept(const Packed& k) {
 template <class S>
 void MultiplyKept(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
                   uint8_t* scratch) {
-  const KeptFn some = FindKept<S, S::kKeptTiles>(p.kernel), one = FindKept<S, 1>(p.kernel);
-  int64_t tile = first;
-  for (; tile + S::kKeptTiles <= last; tile += S::kKeptTiles) some(p, prepared, tile, scratch);
-  for (; tile < last; ++tile) one(p, prepared, tile, scratch);
+  const KeptFn some = FindKept<S, S::kByteTiles>(p.kernel), one = FindKept<S, 1>(p.kernel);
+  ForTiles<S::kByteTiles>(first, last, [&](int64_t t) { some(p, prepared, t, scratch); },
+                          [&](int64_t t) { one(p, prepared, t, scratch); });
 }
 
 }  // namespace

@@ -12,24 +12,29 @@
 namespace gossamer {
 namespace {
 
-// Multiplies kTiles panels by kRows rows; `sums` are [kRows][kTiles][16] floats.
+// What a group's sums start from: it takes the offset of the codes, and zero points, off again.
+template <class S>
+GOSSAMER_INLINE typename S::Sums GroupStart(const Packed& k, int64_t tile, int64_t group,
+                                            int32_t sum) {
+  if (k.zeros == nullptr) return S::FillSums(-Offset<S>(k.byte_bits()) * sum);
+  return S::Multiply(GroupShift<S>(k, tile, group), S::FillSums(-sum));
+}
+
+// Multiplies kTiles panels by kRows rows.
 template <class S, int kTiles, int kRows, bool kSmall>
-void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, const Row* rows,
-                float* sums) {
-  using Sums = typename S::Sums;
+void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, int64_t first_row,
+                const Row* rows) {
   const Packed& k = p.kernel;
   const int64_t windows = PanelWindowsInGroup(k);
   const int64_t tile_bytes = PanelWindows(k) * kVectorBytes;
   const int8_t* x[kRows];
   Unroll<kRows>([&](auto r) GOSSAMER_STEP { x[r] = rows[r].codes(k); });
+  BlockTotals<S, kTiles, kRows> totals;
   for (int64_t group = 0; group < k.groups; ++group) {
-    Sums part[kTiles][kRows];
-    Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-      const Sums shift = GroupShift<S>(k, tile + t, group);
-      Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-        const Sums sum = S::FillSums(rows[r].sums()[group]);
-        part[t][r] = S::Subtract(S::Zero(), S::Multiply(shift, sum));
-      });
+    typename S::Sums part[kTiles][kRows];
+    Unroll<kTiles * kRows>([&](auto i) GOSSAMER_STEP {
+      constexpr int kTile = i / kRows, kRow = i % kRows;
+      part[kTile][kRow] = GroupStart<S>(k, tile + kTile, group, rows[kRow].sums()[group]);
     });
     for (int64_t w = 0; w < windows; ++w, panel += kVectorBytes) {
       typename S::Bytes codes[kTiles];
@@ -43,39 +48,36 @@ void PanelBlock(const Product& p, int64_t tile, const uint8_t* panel, const Row*
         });
       });
     }
-    AddGroup<S, kTiles, kRows>(k, tile, group, part, sums);
+    totals.AddGroup(k, tile, group, part);
   }
-}
-
-template <class S, int kTiles, int kRows>
-void PanelRows(const Product& p, int64_t tile, const uint8_t* panel, int64_t first_row,
-               const Row* rows, float* sums) {
-  if (p.kernel.byte_bits() == 8) {
-    PanelBlock<S, kTiles, kRows, false>(p, tile, panel, rows, sums);
-  } else {
-    PanelBlock<S, kTiles, kRows, true>(p, tile, panel, rows, sums);
-  }
-  FinishBlock<S, kTiles, kRows>(p, first_row, tile, rows, sums);
+  totals.Write(p, tile, first_row, rows);
 }
 
 // Unpacks kTiles tiles and multiplies them by every row.
 template <class S, int kTiles>
-void MultiplyPanel(const Product& p, const uint8_t* prepared, int64_t tile, uint8_t* scratch) {
-  constexpr int kRows = S::kPanelRows;
+void MultiplyPanelTiles(const Product& p, const uint8_t* prepared, int64_t tile,
+                        uint8_t* scratch) {
   const int64_t tile_bytes = PanelWindows(p.kernel) * kVectorBytes;
-  float* sums = reinterpret_cast<float*>(scratch + kTiles * tile_bytes);
-  uint8_t* rest = scratch + kTiles * tile_bytes + kPanelSums;
+  uint8_t* rest = scratch + kTiles * tile_bytes;
   Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
     UnpackTile<S>(p.kernel, tile + t, scratch + t * tile_bytes, rest);
   });
-  ForRows<kRows>(
-      p, prepared,
-      [&](int64_t r, const Row* rows) {
-        PanelRows<S, kTiles, kRows>(p, tile, scratch, r, rows, sums);
-      },
-      [&](int64_t r, const Row* row) {
-        PanelRows<S, kTiles, 1>(p, tile, scratch, r, row, sums);
-      });
+  const bool small = p.kernel.byte_bits() < 8;
+  ForRows<S::kByteRows>(p, prepared, [&](auto count, int64_t first_row, const Row* rows) {
+    constexpr auto any = PanelBlock<S, kTiles, count, false>;
+    constexpr auto few_bits = PanelBlock<S, kTiles, count, true>;
+    (small ? few_bits : any)(p, tile, scratch, first_row, rows);
+  });
+}
+
+template <class S>
+void MultiplyPanel(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
+                   uint8_t* scratch) {
+  const auto one = [&](int64_t t) { MultiplyPanelTiles<S, 1>(p, prepared, t, scratch); };
+  if (p.rows == 1) return ForTiles<1>(first, last, one, one);
+  ForTiles<S::kByteTiles>(
+      first, last,
+      [&](int64_t t) { MultiplyPanelTiles<S, S::kByteTiles>(p, prepared, t, scratch); }, one);
 }
 
 }  // namespace

@@ -29,16 +29,10 @@ GOSSAMER_INLINE int64_t PlacesInWord(const Packed& k) { return 32 / k.place_bits
 GOSSAMER_INLINE int64_t PanelWindowsInGroup(const Packed& k) { return (k.group_size() + 3) / 4; }
 GOSSAMER_INLINE int64_t PanelWindows(const Packed& k) { return k.groups * PanelWindowsInGroup(k); }
 
-// Tiles that a panel holds side by side where there are many rows.
-constexpr int64_t kPanelTiles = 4;
-
 // Kept codes and their places as bytes, before they are scattered.
 GOSSAMER_INLINE int64_t UnpackScratch(const Packed& k) {
   return k.sparse() ? 2 * ((k.kept() + 3) / 4) * kVectorBytes : 0;
 }
-
-// Sums of a block of at most 8 rows by kPanelTiles tiles.
-constexpr int64_t kPanelSums = kPanelTiles * 8 * kVectorBytes;
 
 // Windows of kept codes of a tile.
 GOSSAMER_INLINE int64_t KeptWindows(const Packed& k) { return k.kept() / 4; }
@@ -48,19 +42,17 @@ GOSSAMER_INLINE int64_t KeptPanelBytes(const Packed& k) {
   return (2 * KeptWindows(k) + k.groups) * kVectorBytes;
 }
 
-GOSSAMER_INLINE int64_t PanelScratch(const Packed& k, int64_t rows) {
-  const int64_t tiles = rows > 1 ? kPanelTiles : 1;
-  return tiles * PanelWindows(k) * kVectorBytes + kPanelSums + UnpackScratch(k);
+GOSSAMER_INLINE int64_t PanelScratch(const Packed& k, int64_t tiles) {
+  return tiles * PanelWindows(k) * kVectorBytes + UnpackScratch(k);
 }
 
 // Windows of a panel of floats that are multiplied at once, so that they stay in a core's cache.
 constexpr int64_t kFloatWindows = 64;
 
-// One panel of bytes; for many rows floats of kPanelTiles tiles and the sums of every row.
-GOSSAMER_INLINE int64_t FloatScratch(const Packed& k, int64_t rows) {
-  const int64_t bytes = PanelWindows(k) * kVectorBytes + UnpackScratch(k);
+// Panels of bytes; for many rows floats of as many tiles and the sums of every row.
+GOSSAMER_INLINE int64_t FloatScratch(const Packed& k, int64_t rows, int64_t tiles) {
   const int64_t floats = kFloatWindows * 4 * kVectorBytes, sums = rows * kVectorBytes;
-  return bytes * (rows > 16 ? kPanelTiles : 1) + kPanelTiles * (floats + sums);
+  return PanelScratch(k, tiles) + tiles * (floats + sums);
 }
 
 }  // namespace gossamer

@@ -37,22 +37,15 @@ void FloatFew(const Product& p, const uint8_t* prepared, int64_t first, int64_t 
 template <class S>
 void Multiply(const Product& p, const uint8_t* prepared, int64_t first, int64_t last,
               uint8_t* scratch) {
-  if (p.floats() && p.rows <= kFewRows) return FloatFew<S>(p, prepared, first, last, scratch);
+  if (p.floats()) {
+    const auto multiply = p.rows > kFewRows ? FloatPanel<S> : FloatFew<S>;
+    return multiply(p, prepared, first, last, scratch);
+  }
   if constexpr (S::kInRegisters) {
-    if (!p.floats() && p.method() == Method::kKept) {
-      return MultiplyKept<S>(p, prepared, first, last, scratch);
-    }
-    if (!p.floats() && p.method() != Method::kPanel) {
-      return MultiplyInRegisters<S>(p, prepared, first, last);
-    }
+    if (p.method() == Method::kKept) return MultiplyKept<S>(p, prepared, first, last, scratch);
+    if (p.method() != Method::kPanel) return MultiplyInRegisters<S>(p, prepared, first, last);
   }
-  const auto four = p.floats() ? FloatPanel<S, kPanelTiles> : MultiplyPanel<S, kPanelTiles>;
-  const auto one = p.floats() ? FloatPanel<S, 1> : MultiplyPanel<S, 1>;
-  int64_t tile = first;
-  if (p.panel_tiles() == kPanelTiles) {
-    for (; tile + kPanelTiles <= last; tile += kPanelTiles) four(p, prepared, tile, scratch);
-  }
-  for (; tile < last; ++tile) one(p, prepared, tile, scratch);
+  MultiplyPanel<S>(p, prepared, first, last, scratch);
 }
 
 }  // namespace

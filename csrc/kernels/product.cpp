@@ -22,15 +22,15 @@ bool HasTables(const Packed& k) {
 
 Method Product::method() const {
   const Packed& k = kernel;
-  if (in_registers && !floats() && rows > kFewRows && HasTables(k)) return Method::kKept;
-  if (!in_registers || rows > kFewRows || !PowerOfTwo(k.bits)) return Method::kPanel;
+  if (target->in_registers && !floats() && rows > kFewRows && HasTables(k)) return Method::kKept;
+  if (!target->in_registers || rows > kFewRows || !PowerOfTwo(k.bits)) return Method::kPanel;
   const int64_t kept_in_group = k.group_size() / k.m * k.n;
   if (!k.sparse()) {
     return kept_in_group % (32 / k.bits) == 0 ? Method::kDense : Method::kPanel;
   }
   const int place_bits = k.place_bits();
   if (place_bits == 0) {
-    const bool spread = expands && k.bits > 2 && 2 * k.n == k.m && k.m >= 8;
+    const bool spread = target->expands && k.bits > 2 && 2 * k.n == k.m && k.m >= 8;
     return spread && k.group_size() % 32 == 0 ? Method::kBitmap : Method::kPanel;
   }
   const bool looked_up = PowerOfTwo(place_bits) && k.group_size() % k.m == 0 && 4 % k.n == 0 &&
@@ -51,15 +51,16 @@ int64_t Product::row_bytes() const {
 }
 
 int64_t Product::scratch_bytes() const {
-  if (floats()) return FloatScratch(kernel, rows);
-  if (method() == Method::kKept) return kPanelTiles * KeptPanelBytes(kernel) + kPanelSums;
-  return method() == Method::kPanel ? PanelScratch(kernel, rows) : 0;
+  const int64_t tiles = tiles_at_once();
+  if (floats()) return FloatScratch(kernel, rows, tiles);
+  if (method() == Method::kKept) return tiles * KeptPanelBytes(kernel);
+  return method() == Method::kPanel ? PanelScratch(kernel, tiles) : 0;
 }
 
-int64_t Product::panel_tiles() const {
-  if (floats()) return rows > kFewRows ? kPanelTiles : 1;
+int64_t Product::tiles_at_once() const {
+  if (floats()) return rows > kFewRows ? target->float_tiles : 1;
   const bool panels = method() == Method::kPanel || method() == Method::kKept;
-  return panels && rows > 1 ? kPanelTiles : 1;
+  return panels && rows > 1 ? target->byte_tiles : 1;
 }
 
 const char* WhyNot(const Product& p) {

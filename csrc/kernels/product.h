@@ -31,6 +31,8 @@ enum class Method {
 // Rows up to which a kernel is unpacked in registers, again for every few of them.
 constexpr int64_t kFewRows = 16;
 
+struct Target;
+
 struct Product {
   Packed kernel;
   const void* x;  // [rows, in] of `real`
@@ -38,8 +40,7 @@ struct Product {
   int64_t rows;
   Real real;
   int32_t activation_bits;  // 2 to 8; 0 leaves activations floats
-  bool in_registers;        // the target's
-  bool expands;             // the target's
+  const Target* target;     // whose kernels are meant
 
   bool floats() const { return activation_bits == 0; }
 
@@ -48,7 +49,7 @@ struct Product {
   int64_t row_bytes() const;
   int64_t scratch_bytes() const;
   // Tiles that `multiply` takes together: ranges that are multiples of it waste nothing.
-  int64_t panel_tiles() const;
+  int64_t tiles_at_once() const;
 };
 
 // Why no kernel computes this product, or nullptr. Sizes only: buffers are the caller's to check.
@@ -59,6 +60,8 @@ struct Target {
   const char* name;
   bool in_registers;  // whether it has kernels for kDense and kPlaces
   bool expands;       // and for kBitmap
+  int byte_tiles;     // that it unpacks to bytes and multiplies by many rows at once
+  int float_tiles;    // and to floats
   bool (*runs)();  // on this processor
   // Quantizes row `row` of x, or converts it, and lays it out as `p.method()` needs it.
   void (*prepare)(const Product& p, int64_t row, uint8_t* prepared);

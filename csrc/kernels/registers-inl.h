@@ -122,8 +122,12 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
         const Bytes index = Places<S, kPlaceBits, kN, v>(low, high, place_masks);
         const Bytes codes = Codes<S, kCodes, v % kCodeWindows>(fields[v / kCodeWindows], masks);
+        // Half a table is enough for windows that choose from 8, unless it is turned.
+        constexpr bool kHalf = (4 << kPlaceBits) / kN == 8 && !(kPlaceBits == 2 && v % 2);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-          const Bytes chosen = S::Lookup(S::Table(totals.x[r] + kTableBytes * v), index);
+          const auto table =
+              S::template WideTable<kHalf ? 8 : 16>(totals.x[r] + kTableBytes * v);
+          const Bytes chosen = S::Lookup(table, index);
           Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
           sum = DotCodes<S, kCodes>(sum, codes, chosen);
           moved = DotCodes<S, kCodes>(moved, offset, chosen);

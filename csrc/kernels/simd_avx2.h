@@ -25,8 +25,9 @@ struct Avx2 {
   static constexpr int kByteOffset = 128;
   static constexpr int kDenseTurns = 2;
   static constexpr bool kExpands = false;
-  static constexpr int kPanelRows = 4;  // as many sums as registers hold beside codes
-  static constexpr int kKeptTiles = 1, kKeptRows = 4;  // the same beside codes and places
+  // Tiles and rows at once where codes are bytes or floats: as many sums as registers hold.
+  static constexpr int kByteTiles = 2, kByteRows = 3;
+  static constexpr int kFloatTiles = 1, kFloatRows = 6;
   // What makes activations the bytes that `Dot` takes, where codes are the signed ones.
   static constexpr int kActivationOffset = 128;
 
@@ -87,13 +88,13 @@ struct Avx2 {
   static Bytes Lookup(Bytes table, Bytes index) {
     return {_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
   }
-  // The same from tables of 16 or 64 bytes: the latter are looked up by quarters.
+  // The same from tables of 8, 16 or 64 bytes: the latter are looked up by quarters.
   struct Quarters {
     __m256i v[4];
   };
   template <int kBytes>
   static auto WideTable(const int8_t* from) {
-    if constexpr (kBytes == 16) {
+    if constexpr (kBytes <= 16) {
       return Table(from);
     } else {
       return Quarters{Table(from).a, Table(from + 16).a, Table(from + 32).a, Table(from + 48).a};
@@ -108,7 +109,7 @@ struct Avx2 {
   }
   template <int kBytes, class Table>
   static Bytes WideLookup(const Table& table, Bytes index) {
-    if constexpr (kBytes == 16) {
+    if constexpr (kBytes <= 16) {
       return Lookup(table, index);
     } else {
       return {LookupQuarters(table, index.a), LookupQuarters(table, index.b)};

@@ -25,8 +25,9 @@ struct Neon {
   static constexpr int kByteOffset = 0;
   static constexpr int kDenseTurns = 1;
   static constexpr bool kExpands = false;
-  static constexpr int kPanelRows = 1;  // sums of four tiles fill half of the registers
-  static constexpr int kKeptTiles = 1, kKeptRows = 4;  // as many sums again
+  // Tiles and rows at once where codes are bytes or floats: sums fill half of the registers.
+  static constexpr int kByteTiles = 1, kByteRows = 4;
+  static constexpr int kFloatTiles = 1, kFloatRows = 4;
   static constexpr int kActivationOffset = 0;
   static constexpr bool kLooksUpFloats = false;
 
@@ -90,11 +91,11 @@ struct Neon {
   static Bytes Lookup(Bytes table, Bytes index) {
     return Each<Bytes>([&](int i) { return vqtbl1q_u8(table.v[i], index.v[i]); });
   }
-  // The same from tables of 16 or 64 bytes.
+  // The same from tables of 8, 16 or 64 bytes.
   template <int kBytes>
   static auto WideTable(const int8_t* from) {
     const uint8_t* bytes = reinterpret_cast<const uint8_t*>(from);
-    if constexpr (kBytes == 16) {
+    if constexpr (kBytes <= 16) {
       return vld1q_u8(bytes);
     } else {
       return uint8x16x4_t{{vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32),
@@ -104,7 +105,7 @@ struct Neon {
   template <int kBytes, class Table>
   static Bytes WideLookup(const Table& table, Bytes index) {
     return Each<Bytes>([&](int i) {
-      if constexpr (kBytes == 16) {
+      if constexpr (kBytes <= 16) {
         return vqtbl1q_u8(table, index.v[i]);
       } else {
         return vqtbl4q_u8(table, index.v[i]);

@@ -18,7 +18,9 @@ struct Portable {
   static constexpr bool kAnyByte = true;
   static constexpr int kByteOffset = 128;
   static constexpr bool kExpands = false;
-  static constexpr int kPanelRows = 2;  // as many sums as registers hold beside codes
+  // Tiles and rows at once where codes are bytes or floats.
+  static constexpr int kByteTiles = 4, kByteRows = 2;
+  static constexpr int kFloatTiles = 4, kFloatRows = 2;
   static constexpr bool kLooksUpFloats = false;
 
   template <class Vector>

@@ -17,7 +17,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx512 = {"avx512", Avx512::kInRegisters, Avx512::kExpands, Runs,
+const Target kAvx512 = {"avx512", Avx512::kInRegisters, Avx512::kExpands, Avx512::kByteTiles, Avx512::kFloatTiles, Runs,
                         Prepare<Avx512>, Multiply<Avx512>, Attend<Avx512>, ReadMemory<Avx512>,
                         MultiplyAdds<Avx512>};
 

@@ -23,7 +23,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kNeon = {"neon", Neon::kInRegisters, Neon::kExpands, Runs,
+const Target kNeon = {"neon", Neon::kInRegisters, Neon::kExpands, Neon::kByteTiles, Neon::kFloatTiles, Runs,
                       Prepare<Neon>, Multiply<Neon>, Attend<Neon>, ReadMemory<Neon>,
                       MultiplyAdds<Neon>};
 

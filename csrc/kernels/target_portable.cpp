@@ -14,7 +14,7 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Portable::kInRegisters, Portable::kExpands, Runs,
+const Target kPortable = {"portable", Portable::kInRegisters, Portable::kExpands, Portable::kByteTiles, Portable::kFloatTiles, Runs,
                           Prepare<Portable>, Multiply<Portable>, Attend<Portable>,
                           ReadMemory<Portable>, MultiplyAdds<Portable>};
 

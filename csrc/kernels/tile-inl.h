@@ -182,46 +182,50 @@ struct RowTotals {
   }
 };
 
-// Adds a group's sums of a block, scaled, to `sums`, [kRows][kTiles][16] floats.
+// What kRows rows times kTiles tiles add up to: in registers where a target has enough of them.
 template <class S, int kTiles, int kRows>
-GOSSAMER_INLINE void AddGroup(const Packed& k, int64_t tile, int64_t group,
-                              const typename S::Sums (&part)[kTiles][kRows], float* sums) {
-  Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-    const auto scales = LoadScales<S>(k, tile + t, group);
-    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-      float* at = sums + (r * kTiles + t) * kLanes;
-      auto sum = group == 0 ? S::ZeroFloats() : S::LoadFloats(at);
-      AddScaled<S>(sum, part[t][r], scales);
-      S::StoreFloats(at, sum);
-    });
-  });
-}
+struct BlockTotals {
+  typename S::Floats y[kTiles][kRows];
 
-template <class S, int kTiles, int kRows>
-GOSSAMER_INLINE void FinishBlock(const Product& p, int64_t first_row, int64_t tile,
-                                 const Row* rows, const float* sums) {
-  Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+  GOSSAMER_INLINE BlockTotals() {
+    Unroll<kTiles * kRows>([&](auto i) GOSSAMER_STEP {
+      y[i / kRows][i % kRows] = S::ZeroFloats();
+    });
+  }
+  GOSSAMER_INLINE void AddGroup(const Packed& k, int64_t tile, int64_t group,
+                                const typename S::Sums (&part)[kTiles][kRows]) {
     Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
-      Finish<S>(p, first_row + r, tile + t, rows[r].scale(),
-                S::LoadFloats(sums + (r * kTiles + t) * kLanes));
+      const auto scales = LoadScales<S>(k, tile + t, group);
+      Unroll<kRows>([&](auto r) GOSSAMER_STEP { AddScaled<S>(y[t][r], part[t][r], scales); });
     });
-  });
-}
+  }
+  GOSSAMER_INLINE void Write(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
+    Unroll<kRows>([&](auto r) GOSSAMER_STEP {
+      Unroll<kTiles>([&](auto t) GOSSAMER_STEP {
+        Finish<S>(p, first_row + r, tile + t, rows[r].scale(), y[t][r]);
+      });
+    });
+  }
+};
 
-// All rows, kRows at a time and then one: some(first row, rows), one(row, it).
-template <int kRows, class Some, class One>
-GOSSAMER_INLINE void ForRows(const Product& p, const uint8_t* prepared, Some some, One one) {
+// Calls block(Constant, first row, rows) for kRows rows at a time, and for what is left by twos.
+template <int kRows, class Block>
+GOSSAMER_INLINE void ForRows(const Product& p, const uint8_t* prepared, Block block,
+                             int64_t first = 0) {
   const int64_t row_bytes = p.row_bytes();
   Row rows[kRows];
-  int64_t r = 0;
-  for (; r + kRows <= p.rows; r += kRows) {
-    Unroll<kRows>([&](auto i) GOSSAMER_STEP { rows[i].at = prepared + (r + i) * row_bytes; });
-    some(r, rows);
+  for (; first + kRows <= p.rows; first += kRows) {
+    Unroll<kRows>([&](auto i) GOSSAMER_STEP { rows[i].at = prepared + (first + i) * row_bytes; });
+    block(Constant<kRows>{}, first, rows);
   }
-  for (; r < p.rows; ++r) {
-    rows[0].at = prepared + r * row_bytes;
-    one(r, rows);
-  }
+  if constexpr (kRows > 1) ForRows<(kRows > 2 ? kRows - 2 : 1)>(p, prepared, block, first);
+}
+
+// All tiles of a range, kTiles at a time and then one: some(tile), one(tile).
+template <int kTiles, class Some, class One>
+GOSSAMER_INLINE void ForTiles(int64_t first, int64_t last, Some some, One one) {
+  for (; first + kTiles <= last; first += kTiles) some(first);
+  for (; first < last; ++first) one(first);
 }
 
 }  // namespace

@@ -271,8 +271,7 @@ std::vector<uint8_t> Run(const gossamer::Target& target, const Shape& s, const C
   p.rows = s.rows;
   p.real = s.real;
   p.activation_bits = s.activation_bits;
-  p.in_registers = target.in_registers;
-  p.expands = target.expands;
+  p.target = &target;
   if (const char* why = gossamer::WhyNot(p)) {
     std::printf("refused: %s: %s\n", s.Text().c_str(), why);
     std::exit(1);
