@@ -27,7 +27,8 @@ constexpr int kMapParts = kLanes * kM / kVectorBytes;
 // those of one half, whose fields are where `MapField` says.
 template <class S, int kCodes, int kM, int kGroup, int kPart>
 GOSSAMER_INLINE typename S::Bytes KeptCodes(const typename S::Bytes* words) {
-  constexpr int kBits = kBitsOf<kCodes>, kWindows = 8 / kBits;  // of a word of codes
+  constexpr int kBits = kBitsOf<kCodes>;
+  constexpr int kWindows = 8 / kBits;  // of a word of codes
   if constexpr (kM == 8) {
     return words[kGroup / kWindows];
   } else {
@@ -60,7 +61,8 @@ template <class S, int kCodes, int kM, int kRows>
 void BitmapTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Sums = typename S::Sums;
   constexpr int kParts = kMapParts<kM>;
-  constexpr int kScales = kM == 8 ? kPartialSums<S, kCodes> : 1;  // at which fields are summed, see Combine
+  // At which fields are summed, see Combine.
+  constexpr int kScales = kM == 8 ? kPartialSums<S, kCodes> : 1;
   constexpr int kWords = kMapWindows * kBitsOf<kCodes> / 8;
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / kMapElements;

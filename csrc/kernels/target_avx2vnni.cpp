@@ -23,8 +23,8 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx2Vnni = {"avx2vnni", Avx2::kInRegisters, Avx2::kExpands, Avx2::kByteTiles, Avx2::kFloatTiles, Runs,
-                          Prepare<Avx2>, Multiply<Avx2>, Attend<Avx2>, ReadMemory<Avx2>,
-                          MultiplyAdds<Avx2>};
+const Target kAvx2Vnni = {"avx2vnni", Avx2::kInRegisters, Avx2::kExpands, Avx2::kByteTiles,
+                          Avx2::kFloatTiles, Runs, Prepare<Avx2>, Multiply<Avx2>,
+                          Attend<Avx2>, ReadMemory<Avx2>, MultiplyAdds<Avx2>};
 
 }  // namespace gossamer

@@ -17,8 +17,8 @@ bool Runs() {
 
 }  // namespace
 
-const Target kAvx512 = {"avx512", Avx512::kInRegisters, Avx512::kExpands, Avx512::kByteTiles, Avx512::kFloatTiles, Runs,
-                        Prepare<Avx512>, Multiply<Avx512>, Attend<Avx512>, ReadMemory<Avx512>,
-                        MultiplyAdds<Avx512>};
+const Target kAvx512 = {"avx512", Avx512::kInRegisters, Avx512::kExpands, Avx512::kByteTiles,
+                        Avx512::kFloatTiles, Runs, Prepare<Avx512>, Multiply<Avx512>,
+                        Attend<Avx512>, ReadMemory<Avx512>, MultiplyAdds<Avx512>};
 
 }  // namespace gossamer

@@ -23,8 +23,8 @@ bool Runs() {
 
 }  // namespace
 
-const Target kNeon = {"neon", Neon::kInRegisters, Neon::kExpands, Neon::kByteTiles, Neon::kFloatTiles, Runs,
-                      Prepare<Neon>, Multiply<Neon>, Attend<Neon>, ReadMemory<Neon>,
-                      MultiplyAdds<Neon>};
+const Target kNeon = {"neon", Neon::kInRegisters, Neon::kExpands, Neon::kByteTiles,
+                      Neon::kFloatTiles, Runs, Prepare<Neon>, Multiply<Neon>,
+                      Attend<Neon>, ReadMemory<Neon>, MultiplyAdds<Neon>};
 
 }  // namespace gossamer

@@ -14,8 +14,9 @@ bool Runs() {
 
 }  // namespace
 
-const Target kPortable = {"portable", Portable::kInRegisters, Portable::kExpands, Portable::kByteTiles, Portable::kFloatTiles, Runs,
-                          Prepare<Portable>, Multiply<Portable>, Attend<Portable>,
-                          ReadMemory<Portable>, MultiplyAdds<Portable>};
+const Target kPortable = {"portable", Portable::kInRegisters, Portable::kExpands,
+                          Portable::kByteTiles, Portable::kFloatTiles, Runs, Prepare<Portable>,
+                          Multiply<Portable>, Attend<Portable>, ReadMemory<Portable>,
+                          MultiplyAdds<Portable>};
 
 }  // namespace gossamer
