@@ -35,11 +35,12 @@ def changed(case, *arguments):
 
 
 def test_every_format_is_multiplied_by_floats_and_int8_a_row_and_many_rows_at_a_time(cases):
-    assert len({(case.what, case.shape) for case in cases}) == len(cases) == 41
+    assert len({(case.what, case.shape) for case in cases}) == len(cases) == 49
     assert {case.what.split(", ")[0] for case in cases} == {
         "int4",
         "2:4 int4",
         "1:4 int4",
+        "E2M1",
         "int8",
         "int2",
         "attention",
@@ -58,6 +59,7 @@ def test_exact_products_are_those_of_the_decoded_kernels(products):
             pattern=layout.pattern,
             scale=layout.scale,
             padding=-layout.out % 16,
+            book=layout.book,
         )
         rows = jnp.asarray(x)
         if layout.activations is not None:

@@ -13,16 +13,24 @@ from gossamer.kernels import attention
 from gossamer.kernels.attention import CachePlanes
 from gossamer.kernels.product import Layout, Planes, product, why_not
 from gossamer.packing import Packed, pack
-from gossamer.quantization import Codes, Int
+from gossamer.quantization import E2M1, Codebook, Codes, Format, Int
 from gossamer.sparsity import NM
 
 UNIT = 2.0**-24
 """What a rounding to float32 changes at most, relatively."""
 
-FORMATS = ((4, None), (4, NM(2, 4)), (4, NM(1, 4)), (8, None), (2, None))
 SIZE, OUT = 256, 72
-"""Of a kernel: five tiles, of which some kernels take four at once and the last is half full."""
+"""Of a kernel: five tiles, of which some kernels take several at once and the last is half full."""
 GROUP = 64
+_GROUPS = {"group": GROUP, "scale": "bfloat16"}
+FORMATS: dict[str, tuple[Format, NM | None]] = {
+    "int4": (Int(4, **_GROUPS), None),
+    "2:4 int4": (Int(4, **_GROUPS), NM(2, 4)),
+    "1:4 int4": (Int(4, **_GROUPS), NM(1, 4)),
+    "E2M1": (Codebook(E2M1, **_GROUPS), None),
+    "int8": (Int(8, **_GROUPS), None),
+    "int2": (Int(2, **_GROUPS), None),
+}
 ROWS = (1, 20)
 """Rows that are multiplied by codes in registers, and by a panel of codes."""
 HEADS, KV_HEADS, HEAD_SIZE, SEEN_TOKENS = 6, 2, 64, 37
@@ -58,9 +66,9 @@ def draw_cases(seed: int = 0) -> list[Case]:
     x = rng.standard_normal((max(ROWS), SIZE), np.float32)
     inputs = {None: x.astype(np.float64), Int(8): _quantized(Int(8), x)}
     products = [
-        _product_case(kernel, codes, activations, x[:rows], exact[:rows])
-        for bits, pattern in FORMATS
-        for kernel, codes in _kernels(rng, bits, pattern)
+        _product_case(name, kernel, codes, activations, x[:rows], exact[:rows])
+        for name, (format, pattern) in FORMATS.items()
+        for kernel, codes in _kernels(rng, format, pattern)
         for activations, exact in inputs.items()
         for rows in ROWS
     ]
@@ -68,11 +76,12 @@ def draw_cases(seed: int = 0) -> list[Case]:
 
 
 def _kernels(
-    rng: np.random.Generator, bits: int, pattern: NM | None
+    rng: np.random.Generator, format: Format, pattern: NM | None
 ) -> Iterator[tuple[Packed, Codes]]:
     """Kernels of the same codes, with scales of groups and with one for each output."""
-    format = Int(bits, group=GROUP, scale="bfloat16")
-    codes = rng.integers(-format.qmax, format.qmax + 1, (SIZE, OUT), np.int8)
+    most = 2 ** (format.bits - 1) - 1
+    values = np.array(format.book or range(-most, most + 1), np.int8)
+    codes = rng.choice(values, (SIZE, OUT))
     mask = None if pattern is None else _mask(rng, pattern)
     # Of seven bits, so that bfloat16 holds them.
     scales = rng.integers(1, 128, (SIZE // GROUP, OUT)).astype(np.float32) / 4096
@@ -98,6 +107,7 @@ def _quantized(format: Int, x: Float32[np.ndarray, "rows in"]) -> Float64[np.nda
 
 
 def _product_case(
+    name: str,
     kernel: Packed,
     codes: Codes,
     activations: Int | None,
@@ -111,9 +121,8 @@ def _product_case(
     weights *= np.repeat(np.asarray(codes.scales, np.float64), SIZE // groups, axis=0)
     # As `product` states it; sums of integers are exact, those of floats are not.
     roundings = groups + 3 + (SIZE if activations is None else 0)
-    form = "int" if layout.pattern is None else f"{layout.pattern} int"
     return Case(
-        what=f"{form}{layout.bits}, {'float' if activations is None else 'int8'} activations",
+        what=f"{name}, {'float' if activations is None else 'int8'} activations",
         shape=f"rows: {len(x)}, scales: {f'groups of {GROUP}' if groups > 1 else 'per channel'}",
         compute=functools.partial(_multiply, x, jax.tree.map(np.asarray, planes), layout),
         exact=inputs @ weights,
