@@ -84,18 +84,27 @@ void OffsetRow(int8_t* codes, int64_t size) {
   }
 }
 
-// A table of 16 codes for each window of four kept ones, of which it needs the first `span`. In odd
-// windows, whose places are used as they stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
+// Tables of 16 codes for windows of four kept ones. A window that chooses from 8 shares its table
+// with that which is half a word of places later. In odd windows, whose places are used as they
+// stand in bits 2 and 3, entry 4 p + b is element 4 b + p.
 inline void WriteTables(const int8_t* codes, const Packed& k, int8_t* tables) {
   using Sixteen = uint8_t __attribute__((vector_size(16)));
+  using Halves = int64_t __attribute__((vector_size(16)));
   const Sixteen turned = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-  const int64_t span = WindowSpan(k), windows = k.kept() / 4;
-  const bool in_place = k.place_bits() == 2;
-  for (int64_t w = 0; w < windows; ++w, codes += span, tables += kTableBytes) {
-    Sixteen table;
-    __builtin_memcpy(&table, codes, sizeof table);
-    if (in_place && w % 2) table = __builtin_shuffle(table, turned);
-    __builtin_memcpy(tables, &table, sizeof table);
+  const bool in_place = k.place_bits() == 2, shared = SharesTables(k);
+  const int64_t windows = 8 / k.place_bits(), in_word = shared ? windows / 2 : windows;
+  const int64_t span = WindowSpan(k);
+  const int64_t later = shared ? in_word * span : kTableBytes / 2;  // where a second half is from
+  for (int64_t words = k.kept() / PlacesInWord(k); words > 0; --words) {
+    for (int64_t t = 0; t < in_word; ++t, codes += span, tables += kTableBytes) {
+      int64_t first, second;
+      __builtin_memcpy(&first, codes, sizeof first);
+      __builtin_memcpy(&second, codes + later, sizeof second);
+      auto table = reinterpret_cast<Sixteen>(Halves{first, second});
+      if (in_place && t % 2) table = __builtin_shuffle(table, turned);
+      __builtin_memcpy(tables, &table, sizeof table);
+    }
+    if (shared) codes += later;
   }
 }
 

@@ -60,38 +60,44 @@ void DenseTile(const Product& p, int64_t tile, int64_t first_row, const Row* row
   totals.Write(p, tile, first_row, rows);
 }
 
-// What makes indices into a window's table of the places of even and of odd windows.
-template <class S, int kPlaceBits, int kN>
+// What makes indices into a window's table of the places of even and of odd windows, and of those
+// that find theirs in its second half.
+template <class S, int kPlaceBits, int kN, bool kShares>
 struct PlaceMasks {
-  typename S::Bytes mask[2], base[2];
+  static constexpr int kHalves = kShares ? 2 : 1;
+  typename S::Bytes mask[2], base[kHalves][2];
 
   GOSSAMER_INLINE PlaceMasks() {
     constexpr int kM = 1 << kPlaceBits;
     constexpr bool kInPlace = kPlaceBits == 2;  // odd windows; see WriteTables
-    constexpr auto bases = [](int step) {
+    constexpr auto bases = [](int step, int first) {
       uint32_t word = 0;
-      for (int j = 0; j < 4; ++j) word |= uint32_t(j / kN * step) << (8 * j);
+      for (int j = 0; j < 4; ++j) word |= uint32_t((first + j / kN) * step) << (8 * j);
       return word;
     };
     mask[0] = S::Keep(S::Fill(kM - 1));
-    base[0] = S::Keep(S::FillWord(bases(kM)));
     mask[1] = kInPlace ? S::Keep(S::Fill(12)) : mask[0];
-    base[1] = kInPlace ? S::Keep(S::FillWord(bases(1))) : base[0];
+    Unroll<kHalves>([&](auto half) GOSSAMER_STEP {
+      constexpr int kFirst = half * 4 / kN;
+      base[half][0] = S::Keep(S::FillWord(bases(kM, kFirst)));
+      base[half][1] = kInPlace ? S::Keep(S::FillWord(bases(1, kFirst))) : base[half][0];
+    });
   }
 };
 
 // The places of window `kWindow` of a word as indices into its table.
-template <class S, int kPlaceBits, int kN, int kWindow>
+template <class S, int kPlaceBits, int kN, bool kShares, int kWindow>
 GOSSAMER_INLINE typename S::Bytes Places(typename S::Bytes word, typename S::Bytes high,
-                                         const PlaceMasks<S, kPlaceBits, kN>& masks) {
+                                         const PlaceMasks<S, kPlaceBits, kN, kShares>& masks) {
+  constexpr int kHalf = kShares && kWindow * kPlaceBits >= 4;
   const auto& mask = masks.mask[kWindow % 2];
-  const auto& base = masks.base[kWindow % 2];
+  const auto& base = masks.base[kHalf][kWindow % 2];
   if constexpr (kPlaceBits == 2) return S::MaskOr(kWindow < 2 ? word : high, mask, base);
   return S::MaskOr(S::template ShiftRight<kPlaceBits * kWindow>(word), mask, base);
 }
 
 // Kept codes of 8, 4 or 2 bits and their places, groups of whole words of places.
-template <class S, int kCodes, int kPlaceBits, int kN, int kRows>
+template <class S, int kCodes, int kPlaceBits, int kN, bool kShares, int kRows>
 void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* rows) {
   using Bytes = typename S::Bytes;
   using Sums = typename S::Sums;
@@ -99,6 +105,7 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   constexpr int kCodeWindows = 8 / kBitsOf<kCodes>;   // of a word of codes
   constexpr int kWords = kWindows / kCodeWindows;
   constexpr int kParts = kPartialSums<S, kCodes>;
+  constexpr int kTables = kShares ? kWindows / 2 : kWindows;
   static_assert(kWindows % kCodeWindows == 0, "words of codes fill words of places");
   const Packed& k = p.kernel;
   const int64_t words = k.group_size() / k.m * k.n / (4 * kWindows);
@@ -106,7 +113,7 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
   const uint8_t* place = k.indices + tile * k.index_bytes;
   const CodeMasks<S, kCodes> masks(k);
   RowTotals<S, kRows> totals(k, rows);
-  const PlaceMasks<S, kPlaceBits, kN> place_masks;
+  const PlaceMasks<S, kPlaceBits, kN, kShares> place_masks;
   const Bytes offset = S::Keep(S::Fill(kCodesOffset<S, kCodes>));
   for (int64_t group = 0; group < k.groups; ++group) {
     Sums sums[kRows][kParts];
@@ -119,21 +126,27 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
       const Bytes low = LoadStream<S>(place), high = S::template ShiftRight<4>(low);
       Bytes fields[kWords];
       LoadWords<S>(word, fields);
+      Bytes shared[kRows][kTables];
+      Unroll<kShares ? kRows * kTables : 0>([&](auto i) GOSSAMER_STEP {
+        constexpr int kRow = i / kTables, kTable = i % kTables;
+        shared[kRow][kTable] = S::Table(totals.x[kRow] + kTableBytes * kTable);
+      });
       Unroll<kWindows>([&](auto v) GOSSAMER_STEP {
-        const Bytes index = Places<S, kPlaceBits, kN, v>(low, high, place_masks);
+        const Bytes index = Places<S, kPlaceBits, kN, kShares, v>(low, high, place_masks);
         const Bytes codes = Codes<S, kCodes, v % kCodeWindows>(fields[v / kCodeWindows], masks);
         // Half a table is enough for windows that choose from 8, unless it is turned.
         constexpr bool kHalf = (4 << kPlaceBits) / kN == 8 && !(kPlaceBits == 2 && v % 2);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
-          const auto table =
-              S::template WideTable<kHalf ? 8 : 16>(totals.x[r] + kTableBytes * v);
+          const int8_t* own = totals.x[r] + kTableBytes * v;
+          const Bytes table =
+              kShares ? shared[r][v % kTables] : S::template WideTable<kHalf ? 8 : 16>(own);
           const Bytes chosen = S::Lookup(table, index);
           Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
           sum = DotCodes<S, kCodes>(sum, codes, chosen);
           moved = DotCodes<S, kCodes>(moved, offset, chosen);
         });
       });
-      totals.Skip(kTableBytes * kWindows);
+      totals.Skip(kTableBytes * kTables);
     }
     const auto scales = LoadScales<S>(k, tile, group);
     Unroll<kRows>([&](auto r) GOSSAMER_STEP {
@@ -157,9 +170,11 @@ TileFn FindTile(const Product& p) {
   return ForCodes<TileFn>(k, [&](auto codes) {
     constexpr int kCodes = decltype(codes)::value, kBits = kBitsOf<kCodes>;
     if (p.method() == Method::kPlaces) {
-      return ForPlaces<TileFn>(k, [](auto place_bits, auto n) -> TileFn {
+      return ForPlaces<TileFn>(k, [&](auto place_bits, auto n) -> TileFn {
         if constexpr (kBits < place_bits) return nullptr;  // which method() refuses
-        else return PlacesTile<S, kCodes, place_bits, n, kRows>;
+        else if (!SharesTables(k)) return PlacesTile<S, kCodes, place_bits, n, false, kRows>;
+        else if constexpr ((8 << place_bits) / n > kTableBytes) return nullptr;  // none shares
+        else return PlacesTile<S, kCodes, place_bits, n, true, kRows>;
       });
     }
     constexpr int kTurns = kRows == 1 ? S::kDenseTurns : 1;

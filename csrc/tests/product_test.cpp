@@ -358,6 +358,16 @@ int main() {
       }
     }
   }
+  // Long rows, whose tables are shared by two windows each.
+  for (int n = 1; n <= 2; ++n) {
+    for (int bits : {8, 4, 2}) {
+      for (int64_t rows : {1, 5}) {
+        Check({72 * 64, 20, 64, bits, n, 2 * n, ScaleType::kBfloat16, false, rows, Real::kFloat32,
+               8, bits == 4 && rows == 1});
+        ++done;
+      }
+    }
+  }
   std::printf("%ld products are right on", long(done));
   for (const auto* const* t = gossamer::AllTargets(); *t != nullptr; ++t) {
     std::printf(" %s%s", (*t)->name, (*t)->runs() ? "" : " (not run)");
