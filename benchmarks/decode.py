@@ -27,6 +27,7 @@ import jax
 import numpy as np
 from llama_cpp_peer import LlamaCpp, requantize, write_random
 from products import Case, random_packed
+from race import let_others_sleep
 from results import THREADS, arguments, keep
 
 import gossamer
@@ -158,7 +159,9 @@ def compare(
     peer_seconds = Seconds()
     for _ in range(rounds):
         for name, runner in runners.items():
+            let_others_sleep()
             seconds[name].take(*ours(runner, prompt, ids))
+            let_others_sleep()
             peer_seconds.take(*theirs(peer, prompt, ids))
     peer_perplexity = peer.perplexity(text) if len(text) else None
     for name, checkpoint in checkpoints.items():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 from products import Case, Peers, Timed, ours
+from results import THREADS
 from xla_peer import xla_peers
 
 
@@ -70,6 +71,12 @@ def check(peer: Timed, x: jax.Array, values: np.ndarray) -> None:
     assert cosine > 0.98, f"{peer.name} is another product: cosine {cosine:.3f}."
 
 
+def let_others_sleep() -> None:
+    """Waits until no peer's threads wait for work by spinning, which takes a core from the next."""
+    if THREADS > 1:
+        time.sleep(0.02)
+
+
 def take_turns(timed: Sequence[Timed], seconds: dict[str, float], budget: float) -> None:
     """Notes the least time of one product of each, from calls in turns and from before.
 
@@ -84,6 +91,7 @@ def take_turns(timed: Sequence[Timed], seconds: dict[str, float], budget: float)
     racing, turn, end = within(8), 0, math.inf
     while time.perf_counter() < end:
         for one in racing:
+            let_others_sleep()
             start = time.perf_counter()
             one.call()
             now = (time.perf_counter() - start) / one.products
