@@ -22,7 +22,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 def keep(name: str, result: dict, out: pathlib.Path | None) -> None:
     """Writes the result and its plot into the folder `out`, and prints the last line."""
-    machine = f"{platform.machine()}, {THREADS} threads, {targets()[0]}"
+    threads = "1 thread" if THREADS == 1 else f"{THREADS} threads"
+    machine = f"{platform.machine()}, {threads}, {targets()[0]}"
     line = json.dumps({"machine": machine} | result)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from gossamer.compression._sweep import sweep
 from gossamer.compression.hessian import inverse_factor
 from gossamer.compression.prune import magnitude_mask, wanda_mask
 from gossamer.compression.sparsegpt import sparsegpt
-from gossamer.quantization import Int
+from gossamer.quantization import E2M1, Codebook, Int
 from gossamer.quantization.formats import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression import oracle
@@ -209,6 +209,18 @@ def test_groups_that_do_not_divide_the_block_widen_it(format):
     want = oracle.solve(np.asarray(kernel).T, np.asarray(gram), keep_of=(2, 4), grid=grid)
     error = output_error(want.weights.T, kernel, gram)
     assert output_error(solved.values, kernel, gram) == pytest.approx(error, rel=0.005)
+
+
+@pytest.mark.parametrize("pattern", [None, NM(2, 4)], ids=str)
+def test_codes_of_a_codebook_are_its_values_and_better_than_rounding(pattern):
+    kernel, gram = layer()
+    format = Codebook(E2M1, group=32, scale="bfloat16")
+    values, _, codes = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    assert np.isin(codes.codes, E2M1).all()
+    np.testing.assert_array_equal(codes.decode(), values)
+    if pattern is None:
+        rounded = format.encode(kernel).decode()
+        assert output_error(values, kernel, gram) < output_error(rounded, kernel, gram)
 
 
 @pytest.mark.parametrize(("pattern", "format"), STORED, ids=str)
