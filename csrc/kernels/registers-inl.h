@@ -138,8 +138,9 @@ void PlacesTile(const Product& p, int64_t tile, int64_t first_row, const Row* ro
         constexpr bool kHalf = (4 << kPlaceBits) / kN == 8 && !(kPlaceBits == 2 && v % 2);
         Unroll<kRows>([&](auto r) GOSSAMER_STEP {
           const int8_t* own = totals.x[r] + kTableBytes * v;
-          const Bytes table =
-              kShares ? shared[r][v % kTables] : S::template WideTable<kHalf ? 8 : 16>(own);
+          const Bytes table = kShares ? shared[r][v % kTables]
+                              : kHalf ? S::HalfTable(own)
+                                      : S::Table(own);
           const Bytes chosen = S::Lookup(table, index);
           Sums &sum = sums[r][v % kParts], &moved = shift[r][v % 2];
           sum = DotCodes<S, kCodes>(sum, codes, chosen);

@@ -85,6 +85,7 @@ struct Avx2 {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen));
     return Twice(_mm256_broadcastsi128_si256(half));
   }
+  static Bytes HalfTable(const int8_t* eight) { return Table(eight); }
   static Bytes Lookup(Bytes table, Bytes index) {
     return {_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
   }

@@ -88,6 +88,7 @@ struct Neon {
     const uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(sixteen));
     return Each<Bytes>([&](int) { return table; });
   }
+  static Bytes HalfTable(const int8_t* eight) { return Table(eight); }
   static Bytes Lookup(Bytes table, Bytes index) {
     return Each<Bytes>([&](int i) { return vqtbl1q_u8(table.v[i], index.v[i]); });
   }
