@@ -74,7 +74,7 @@ struct Avx512 {
   static Bytes Table(const int8_t* sixteen) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
   }
-  // One whose second half is none: cheaper to load.
+  // A table of which the first eight are used: cheaper to load.
   static Bytes HalfTable(const int8_t* eight) { return Repeat<8>(eight); }
   static Bytes Lookup(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
   // The same from tables of 8, 16 or 64 bytes.
