@@ -85,7 +85,7 @@ class StoredTensor:
         """What it is in words, for tables."""
         if not self.packed:
             return f"plain {self.dtype}"
-        codes = f"int{self.bits}" if self.book is None else str(Codebook(self.book)).split(",")[0]
+        codes = f"int{self.bits}" if self.book is None else Codebook(self.book).name
         values = str(self.dtype) if self.bits is None else codes
         return f"{self.pattern or 'dense'} {values}"
 

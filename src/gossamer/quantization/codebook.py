@@ -45,8 +45,12 @@ class Codebook(Format):
         self._check()
 
     def __str__(self) -> str:
-        name = "E2M1" if self.values == E2M1 else "4-bit codebook"
-        return f"{name}, {self._scales()}"
+        return f"{self.name}, {self._scales()}"
+
+    @property
+    def name(self) -> str:
+        """The book's, if it has one."""
+        return "E2M1" if self.values == E2M1 else "4-bit codebook"
 
     @property
     def book(self) -> tuple[int, ...]:
@@ -61,24 +65,20 @@ class Codebook(Format):
         below = jnp.min(groups, axis=1) * np.float32(1 / min(self.values))
         return round_scale(jnp.maximum(above, below), self.scale), None
 
-    def round(
-        self,
-        values: Float[Array, "*dims"],
-        scales: Float[Array, "*#dims"],
-        zeros: Int8[Array, "*#dims"] | None,
+    def nearest(
+        self, scaled: Float[Array, "*dims"], zeros: Int8[Array, "*#dims"] | None = None
     ) -> Int8[Array, "*dims"]:
         """The nearest values of the book; of two, the one an even number of steps from 0.
 
         With E2M1 that is the one with an even mantissa.
 
         Example:
-            >>> Codebook(E2M1).round(jnp.array([0.5, 2.5, 5.0, -7.0]), jnp.ones(1), None)
+            >>> Codebook(E2M1).nearest(jnp.array([0.5, 2.5, 5.0, -7.0]))
             Array([ 0,  2,  4, -8], dtype=int8)
         """
         assert zeros is None
         ordered = sorted(set(self.values))
         zero = ordered.index(0)
-        scaled = values * (1 / scales)
         codes = jnp.full(scaled.shape, ordered[0], jnp.int32)
         for index, (low, high) in enumerate(itertools.pairwise(ordered), start=1):
             middle = np.float32((low + high) / 2)

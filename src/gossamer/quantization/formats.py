@@ -103,6 +103,11 @@ class Format(abc.ABC):
         """Chooses the scale, and the zero point if there are any, of each group."""
 
     @abc.abstractmethod
+    def nearest(
+        self, scaled: Float[Array, "*dims"], zeros: Int8[Array, "*#dims"] | None = None
+    ) -> Int8[Array, "*dims"]:
+        """The codes of values that are divided by their scales."""
+
     def round(
         self,
         values: Float[Array, "*dims"],
@@ -110,6 +115,7 @@ class Format(abc.ABC):
         zeros: Int8[Array, "*#dims"] | None,
     ) -> Int8[Array, "*dims"]:
         """The codes of `values` on a given grid."""
+        return self.nearest(values * (1 / scales), zeros)
 
     def encode(self, kernel: Float[Array, "in out"]) -> Codes:
         """Rounds each element to the nearest point of its group's grid.
@@ -184,19 +190,16 @@ class Int(Format):
         zeros = jnp.clip(jnp.round(-low * (1 / scales)) + self.qmin, self.qmin, self.qmax)
         return scales, zeros.astype(jnp.int8)
 
-    def round(
-        self,
-        values: Float[Array, "*dims"],
-        scales: Float[Array, "*#dims"],
-        zeros: Int8[Array, "*#dims"] | None,
+    def nearest(
+        self, scaled: Float[Array, "*dims"], zeros: Int8[Array, "*#dims"] | None = None
     ) -> Int8[Array, "*dims"]:
-        """The codes of `values` on a given grid: half to even, clipped, then cast.
+        """The codes of values that are divided by their scales: half to even, clipped, then cast.
 
         Example:
-            >>> Int(4).round(jnp.array([0.5, 1.5, -9.0]), jnp.ones(1), None)
+            >>> Int(4).nearest(jnp.array([0.5, 1.5, -9.0]))
             Array([ 0,  2, -7], dtype=int8)
         """
-        codes = jnp.round(values * (1 / scales))
+        codes = jnp.round(scaled)
         if zeros is not None:
             codes = codes + zeros
         return jnp.clip(codes, self.qmin, self.qmax).astype(jnp.int8)
