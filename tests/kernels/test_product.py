@@ -1,5 +1,6 @@
 """The native product against exact arithmetic, through every door by which it is reached."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -159,6 +160,23 @@ def test_planes_of_another_size_are_refused_with_their_name():
     other = Planes(planes.values, planes.indices, planes.scales.astype(jnp.bfloat16), None)
     with pytest.raises(Exception, match="plane of scales has another size or type"):
         product(jnp.ones((1, 64)), other, layout).block_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("book", "bits", "message"),
+    [
+        ((0,) * 15, 4, "a codebook has 16 numbers"),
+        ((1,) * 16, 4, "the first code of a codebook stands for 0"),
+        (E2M1, 8, "only codes of 4 bits"),
+    ],
+)
+def test_a_codebook_that_no_kernel_can_use_is_refused(book, bits, message):
+    packed, _ = made((64, 24), Int(bits, group=16), None, Int(8))
+    planes, layout = packed.parts()
+    with pytest.raises(Exception, match=message):
+        product(
+            jnp.ones((1, 64)), planes, dataclasses.replace(layout, book=book)
+        ).block_until_ready()
 
 
 def test_what_no_kernel_multiplies_is_said_in_words():
