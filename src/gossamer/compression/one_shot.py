@@ -7,8 +7,10 @@ magnitude and rounded to nearest: their inputs are not measured.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias, runtime_checkable
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +18,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gossamer.compression.calibration import Calibration
-from gossamer.compression.kernel import CALIBRATED, KernelReport, Method, compress_kernel
-from gossamer.compression.observe import input_grams
+from gossamer.compression.kernel import KernelReport, compress_kernel, kernel_method
+from gossamer.compression.methods import Method
+from gossamer.compression.methods.method import CalibratedBlock, Task
+from gossamer.compression.observe import input_statistics
+from gossamer.compression.rescale import fold, rescalable, rescaled_gram, sources
 from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
-from gossamer.models import build_block
+from gossamer.models import Rescalable, build_block, model_class
 from gossamer.packing import Packed, check_packable
 from gossamer.recipe import Recipe, Rule
 
 Tensors: TypeAlias = Mapping[str, Packed | np.ndarray]
+Value = TypeVar("Value")
 
 
 @runtime_checkable
@@ -71,9 +77,10 @@ class Job:
                 suit the pattern or the groups; the method needs a calibration text, or that text's
                 tokens are not the model's.
         """
-        if self.method in CALIBRATED and self.calibration is None:
+        if self.method.calibrated and self.calibration is None:
             raise ValueError(
-                f"Method {self.method!r} needs a calibration text; give one, or choose magnitude."
+                f"Method {self.method.name!r} needs a calibration text; give one, or choose "
+                "magnitude."
             )
         vocabulary = self.checkpoint.config.vocab_size
         if self.calibration is not None and (most := self.calibration.tokens.max()) >= vocabulary:
@@ -82,12 +89,42 @@ class Job:
                 "were made by another model's tokenizer."
             )
         rules = select_kernels(self.checkpoint, self.recipe)
-        if self.method == "rtn" and any(rule.pattern for rule in rules.values()):
-            raise ValueError(
-                f"Method 'rtn' rounds and does not prune, but recipe {self.recipe.name!r} has a "
-                "pattern; choose sparsegpt, wanda, magnitude or random."
-            )
+        self._check_method(rules)
         return rules
+
+    def _check_method(self, rules: Mapping[str, Rule]) -> None:
+        """Raises ValueError where the method cannot do what a rule asks for."""
+        reasons: dict[str, str] = {}  # reason -> the first kernel that it is true of
+        for path, rule in rules.items():
+            method = kernel_method(self.method, _block_of(path) is not None, rule)
+            if reason := method.why_not(rule):
+                reasons.setdefault(reason, path)
+        if reasons:
+            faults = " ".join(f"{path}: {reason}" for reason, path in reasons.items())
+            raise ValueError(f"Recipe {self.recipe.name!r} does not suit the method: {faults}")
+
+    def rescaled(self, rules: Mapping[str, Rule], index: int) -> list[Rescalable]:
+        """The inputs of block `index` that the method rescales."""
+        prefix = f"layers.{index}."
+        return rescalable(
+            model_class(self.checkpoint.config).Block,
+            self.method,
+            {path: tensor.shape for path, tensor in _within(prefix, self.checkpoint.tensors)},
+            dict(_within(prefix, rules)),
+        )
+
+
+def _block_of(path: str) -> int | None:
+    """The number of the block that a parameter is in."""
+    match = re.match(r"layers\.(\d+)\.", path)
+    return int(match[1]) if match else None
+
+
+def _within(prefix: str, named: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
+    """What lies under a prefix, by the rest of its name."""
+    for path, value in named.items():
+        if path.startswith(prefix):
+            yield path.removeprefix(prefix), value
 
 
 def select_kernels(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Rule]:
@@ -162,18 +199,74 @@ def _compress_part(
     selected = [path for path in paths if path in rules]
     grams: Mapping[str, Float[Array, "in in"]] = {}
     if part > 0 and hidden is not None and selected:
-        prefix = f"layers.{part - 1}."
-        block = build_block(job.checkpoint.config, dense.__getitem__, part - 1)
-        local = input_grams(block, hidden, [path.removeprefix(prefix) for path in selected])
-        grams = {prefix + path: gram for path, gram in local.items()}
+        grams, changed = _prepare_block(job, rules, dense, part - 1, hidden)
+        dense |= changed
     tensors: dict[str, Packed | np.ndarray] = dict(dense)
     reports = []
+    scores = model_class(job.checkpoint.config).Block.SCORE_PROJECTIONS
     for path in selected:
-        tensors[path], report = compress_kernel(
-            path, dense[path], rules[path], method=job.method, gram=grams.get(path), seed=job.seed
+        task = Task(
+            path=path,
+            kernel=jnp.asarray(dense[path]),
+            rule=rules[path],
+            gram=grams.get(path),
+            seed=job.seed,
+            feeds_scores=path.removesuffix(".kernel").endswith(scores),
         )
+        method = kernel_method(job.method, path in grams, rules[path])
+        tensors[path], report = compress_kernel(task, method)
+        _warn_of_damping(report, job.method)
         reports.append(report)
     return tensors, reports
+
+
+def _prepare_block(
+    job: Job,
+    rules: Mapping[str, Rule],
+    dense: Mapping[str, Float[np.ndarray, "..."]],
+    index: int,
+    hidden: Float[Array, "B T D"],
+) -> tuple[dict[str, Float[Array, "in in"]], dict[str, Float[np.ndarray, "..."]]]:
+    """The Gram matrices of a block's inputs, and the parameters that rescaling has changed."""
+    prefix = f"layers.{index}."
+    block = build_block(job.checkpoint.config, dense.__getitem__, index)
+    local_rules = dict(_within(prefix, rules))
+    inputs = input_statistics(block, hidden, list(local_rules))
+    grams = {path: statistics.gram for path, statistics in inputs.items()}
+    weights = dict(_within(prefix, dense))
+    changed: dict[str, Float[np.ndarray, ...]] = {}
+    if pairs := job.rescaled(rules, index):
+        calibrated = CalibratedBlock(block=block, hidden=hidden, inputs=inputs, rules=local_rules)
+        for pair, scale in job.method.scalings(calibrated, pairs):
+            factors = np.asarray(scale)
+            changed |= fold(weights | changed, pair, factors)
+            for name in pair.projections:
+                path = f"{name}.kernel"
+                grams[path] = rescaled_gram(grams[path], factors)
+    return (
+        {prefix + path: gram for path, gram in grams.items()},
+        {prefix + path: weight for path, weight in changed.items()},
+    )
+
+
+def _warn_of_damping(report: KernelReport, method: Method) -> None:
+    asked = method.settings.get("damping")
+    if report.damping is not None and asked is not None and report.damping > asked:
+        warnings.warn(
+            f"The Hessian of {report.path} {report.shape} is not positive definite with "
+            f"damping {asked:g}; it was solved with {report.damping:g}.",
+            stacklevel=2,
+        )
+
+
+def rescaled_paths(job: Job, rules: Mapping[str, Rule]) -> list[str]:
+    """Parameters without a rule that rescaling changes: norms, biases, projections left floats."""
+    changed: set[str] = set()
+    for index in range(job.checkpoint.config.num_layers):
+        prefix = f"layers.{index}."
+        present = [path for path, _ in _within(prefix, job.checkpoint.tensors)]
+        changed |= {prefix + path for path in sources(job.rescaled(rules, index), present)}
+    return [path for path in job.checkpoint.paths if path in changed and path not in rules]
 
 
 def _read_dense(checkpoint: Checkpoint, path: str) -> Float[np.ndarray, "..."]:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from gossamer.compression.prune import magnitude_mask
+from gossamer.compression.methods import magnitude_mask
 from gossamer.quantization import Format
 from gossamer.recipe import Recipe, Rule
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.compression._sweep import sweep
 from gossamer.compression.hessian import inverse_factor
-from gossamer.compression.prune import magnitude_mask, wanda_mask
-from gossamer.compression.sparsegpt import sparsegpt
+from gossamer.compression.methods import magnitude_mask, sparsegpt, wanda_mask
+from gossamer.compression.methods._sweep import sweep
 from gossamer.quantization import E2M1, Codebook, Int
 from gossamer.quantization.formats import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
@@ -215,7 +214,7 @@ def test_groups_that_do_not_divide_the_block_widen_it(format):
 def test_codes_of_a_codebook_are_its_values_and_better_than_rounding(pattern):
     kernel, gram = layer()
     format = Codebook(E2M1, group=32, scale="bfloat16")
-    values, _, codes = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    values, _, codes, _ = sparsegpt(kernel, gram, pattern=pattern, format=format)
     assert np.isin(codes.codes, E2M1).all()
     np.testing.assert_array_equal(codes.decode(), values)
     if pattern is None:
@@ -226,7 +225,7 @@ def test_codes_of_a_codebook_are_its_values_and_better_than_rounding(pattern):
 @pytest.mark.parametrize(("pattern", "format"), STORED, ids=str)
 def test_codes_stand_for_the_values_bit_for_bit(pattern, format):
     kernel, gram = layer()
-    values, mask, codes = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    values, mask, codes, _ = sparsegpt(kernel, gram, pattern=pattern, format=format)
     assert codes is not None
     assert codes.scales.shape == (format.groups(256), 96)
     assert (codes.zeros is None) == format.symmetric
@@ -258,7 +257,7 @@ def test_every_group_keeps_n_whatever_the_weights(pattern, format, seed, zeros):
     rng = np.random.default_rng(seed)
     kernel = np.where(rng.random((24, 5)) < zeros, 0, rng.normal(size=(24, 5)))
     x = np.where(rng.random((30, 24)) < zeros, 0, rng.normal(size=(30, 24)))
-    values, mask, _ = sparsegpt(
+    values, mask, _, _ = sparsegpt(
         jnp.asarray(kernel, jnp.float32),
         jnp.asarray(x.T @ x, jnp.float32),
         pattern=pattern,
@@ -291,7 +290,7 @@ def test_compensation_beats_wanda_and_wanda_beats_magnitude(pattern):
 @pytest.mark.parametrize(("pattern", "format"), [(NM(2, 4), None), (None, INT4), (NM(2, 4), INT4)])
 def test_compensated_loss_is_below_that_of_the_same_mask_without(pattern, format):
     kernel, gram = layer()
-    values, mask, _ = sparsegpt(kernel, gram, pattern=pattern, format=format)
+    values, mask, _, _ = sparsegpt(kernel, gram, pattern=pattern, format=format)
     plain = jnp.where(mask, kernel, 0)
     plain = plain if format is None else format.encode(plain).decode()
     assert output_error(values, kernel, gram) < 0.5 * output_error(plain, kernel, gram)
@@ -299,7 +298,7 @@ def test_compensated_loss_is_below_that_of_the_same_mask_without(pattern, format
 
 def test_uncorrelated_inputs_leave_nothing_to_compensate():
     kernel, _ = layer()
-    values, mask, _ = sparsegpt(kernel, jnp.eye(256), pattern=NM(2, 4), format=None)
+    values, mask, _, _ = sparsegpt(kernel, jnp.eye(256), pattern=NM(2, 4), format=None)
     np.testing.assert_array_equal(mask, magnitude_mask(kernel, NM(2, 4)))
     np.testing.assert_array_equal(values, jnp.where(mask, kernel, 0))
 
@@ -337,7 +336,7 @@ def test_two_runs_give_the_same_bytes(pattern):
 def test_dead_inputs_get_zeros_and_change_nothing_else():
     dead = (0, 5, 100)
     kernel, gram = layer(dead=dead)
-    values, mask, _ = sparsegpt(kernel, gram, pattern=NM(2, 4), format=None)
+    values, mask, _, _ = sparsegpt(kernel, gram, pattern=NM(2, 4), format=None)
     live = np.setdiff1d(np.arange(256), dead)
     assert (np.asarray(values)[list(dead)] == 0).all()
     # Zeros lose to every other weight, so that they are pruned first.

@@ -1,14 +1,69 @@
 """Masks of a kernel `[in, out]` by the simple scores: magnitude, Wanda, random. True means keep.
 
-N:M groups, blocks and channels lie along `in`. Ties keep the lower index, as everywhere here.
+N:M groups, blocks and channels lie along `in`. Ties keep the lower index, as everywhere here. What
+stays is rounded to nearest where there is a format: pruning comes first, so that no mask is spoilt
+by rounding (Harma et al. 2024, arXiv 2405.20935).
 """
 
+import dataclasses
 import functools
+import zlib
+from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from gossamer.compression.methods.method import Method, Solved, Task
+from gossamer.compression.methods.rtn import nearest
 from gossamer.sparsity import Pattern, Unstructured, magnitude, random, wanda
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Magnitude(Method):
+    """Keeps the largest weights."""
+
+    name: ClassVar[str] = "magnitude"
+    calibrated: ClassVar[bool] = False
+
+    def compress(self, task: Task) -> Solved:
+        """Prunes, then rounds."""
+        pattern = task.rule.pattern
+        mask = None if pattern is None else magnitude_mask(task.kernel, pattern)
+        return nearest(task.kernel, mask, task.rule.weights)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Random(Method):
+    """Keeps any weights; the baseline that every score must beat."""
+
+    name: ClassVar[str] = "random"
+    calibrated: ClassVar[bool] = False
+
+    def compress(self, task: Task) -> Solved:
+        """Prunes, then rounds; the draw does not depend on other kernels."""
+        key = jax.random.fold_in(jax.random.key(task.seed), zlib.crc32(task.path.encode()))
+        pattern = task.rule.pattern
+        mask = None if pattern is None else random_mask(task.kernel, key, pattern)
+        return nearest(task.kernel, mask, task.rule.weights)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanda(Method):
+    """Keeps the largest products of weight and input norm."""
+
+    name: ClassVar[str] = "wanda"
+
+    def compress(self, task: Task) -> Solved:
+        """Prunes, then rounds."""
+        return nearest(task.kernel, task_mask(task), task.rule.weights)
+
+
+def task_mask(task: Task) -> Bool[Array, "in out"] | None:
+    """Wanda's mask of a kernel; None where its rule has no pattern."""
+    if task.rule.pattern is None:
+        return None
+    return wanda_mask(task.kernel, jnp.sqrt(jnp.diag(task.hessian)), task.rule.pattern)
 
 
 @functools.partial(jax.jit, static_argnames="pattern")

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.compression.prune import magnitude_mask, random_mask, wanda_mask
+from gossamer.compression.methods import magnitude_mask, random_mask, wanda_mask
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression.golden_layer import INPUTS, KERNEL
 
