@@ -10,7 +10,7 @@ from gossamer.compression.hessian import inverse_factor
 from gossamer.compression.methods import magnitude_mask, sparsegpt, wanda_mask
 from gossamer.compression.methods._sweep import sweep
 from gossamer.quantization import E2M1, Codebook, Int
-from gossamer.quantization.formats import scale_from_bytes, scale_to_bytes
+from gossamer.quantization.scales import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression import oracle
 from tests.compression.golden_layer import GRAM, INPUTS, KERNEL
