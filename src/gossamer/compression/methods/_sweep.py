@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int8, UInt32
+from jaxtyping import Array, Bool, Float, Int8, Num, UInt32
 from jaxtyping import Int as IntArray
 
 from gossamer.quantization import Codes, Format
@@ -28,10 +28,15 @@ Tree = TypeVar("Tree")
 class Part(NamedTuple):
     """What is settled of some rows: float values or codes, what stays, errors, grids."""
 
-    result: Float[Array, "rows out"] | Int8[Array, "rows out"]
+    result: Num[Array, "rows out"]
     keep: Bool[Array, "rows out"]
     errors: Float[Array, "rows out"]
     grid: Grid | None
+
+    def fitted(self) -> Grid:
+        """The grids; there are some where there is a format."""
+        assert self.grid is not None
+        return self.grid
 
 
 @functools.partial(jax.jit, static_argnames=("pattern", "format", "block"))
@@ -83,8 +88,21 @@ def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Format |
         groups = (format.groups(shape[0]), shape[1])
         zeros = None if format.symmetric else jnp.zeros(groups, jnp.int8)
         grid = (jnp.ones(groups, jnp.float32), zeros)
-    result = jnp.zeros(shape, jnp.float32 if format is None else jnp.int8)
+    result = jnp.zeros(shape, jnp.float32 if format is None else _code_type(format))
     return Part(result, jnp.ones(shape, bool), jnp.zeros(shape, jnp.float32), grid)
+
+
+def _code_type(format: Format) -> jnp.dtype:
+    value = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+    return jax.eval_shape(lambda scaled: format.nearest(scaled), value).dtype
+
+
+def in_tensor_scale(
+    kernel: Float[Array, "in out"], format: Format | None
+) -> tuple[Float[Array, "in out"], Float[Array, " 1"] | None]:
+    """A kernel as a sweep takes it, divided by the tensor's scale where the format has one."""
+    scale = None if format is None else format.tensor_scale(kernel)
+    return (kernel, None) if scale is None else (kernel * (1 / scale), scale)
 
 
 def _grid_of(grid: Grid | None, start: IntArray[Array, ""], rows: int) -> Grid | None:

@@ -113,7 +113,7 @@ def _rounded(
     kernel: Float[Array, "in out"], factors: Float[Array, " in"], format: Format
 ) -> Float[Array, "in out"]:
     """What a kernel multiplies the unscaled input by, once it is scaled and rounded."""
-    return format.encode(kernel * factors[:, None]).decode() / factors[:, None]
+    return format.quantize(kernel * factors[:, None]) / factors[:, None]
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -187,7 +187,7 @@ def clip(
         return jnp.clip(weights, -share * absmax, share * absmax)
 
     def error(share: Float[Array, ""]) -> Float[Array, "groups out"]:
-        rounded = format.encode(clipped(share).reshape(size, out)).decode()
+        rounded = format.quantize(clipped(share).reshape(size, out))
         change = rounded.reshape(weights.shape) - weights
         return jnp.sum(change * jnp.einsum("gij,gjo->gio", grams, change), axis=1)
 

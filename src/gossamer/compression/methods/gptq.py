@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.hessian import raised_inverse_factor
-from gossamer.compression.methods._sweep import Grid, sweep
+from gossamer.compression.methods._sweep import Grid, in_tensor_scale, sweep
 from gossamer.compression.methods.method import (
     Method,
     Solved,
@@ -139,17 +139,11 @@ def gptq(
     if mask is not None and mask.shape != kernel.shape:
         raise ValueError(f"A kernel {kernel.shape} needs a mask of its shape, got {mask.shape}.")
     size = kernel.shape[0]
-    kernel = kernel.astype(jnp.float32)
-    if mask is not None:
-        kernel = jnp.where(mask, kernel, 0)
-    live = jnp.where(jnp.diag(gram)[:, None] == 0, 0, kernel)
-    order = jnp.arange(size)
+    pruned = kernel if mask is None else jnp.where(mask, kernel, 0)
+    dense, tensor_scale = in_tensor_scale(pruned.astype(jnp.float32), format)
+    live = jnp.where(jnp.diag(gram)[:, None] == 0, 0, dense)
     order = jnp.argsort(-jnp.diag(gram), stable=True) if act_order else jnp.arange(size)
-    given: Grid | None = None
-    if not format.group:
-        given = format.grid(kernel[None])
-    elif act_order:
-        given = format.grid(live.reshape(-1, format.group, live.shape[1]))
+    given = _given_grid(dense, live, format, act_order)
     factor, damping = raised_inverse_factor(np.asarray(gram[order][:, order]), damping)
     part = sweep(
         live[order],
@@ -160,10 +154,18 @@ def gptq(
         format=format,
         block=min(whole_groups(block, None, format), size),
     )
-    grid = given or part.grid
-    assert grid is not None
-    codes = Codes(part.result[jnp.argsort(order)], *grid)
+    scales, zeros = given or part.fitted()
+    codes = Codes(part.result[jnp.argsort(order)], scales, zeros, tensor_scale)
     return Solved(codes.decode(), mask, codes, damping)
+
+
+def _given_grid(
+    dense: Float[Array, "in out"], live: Float[Array, "in out"], format: Format, act_order: bool
+) -> Grid | None:
+    """The grid where it is fitted before the sweep."""
+    if not format.group:
+        return format.grid(dense[None])
+    return format.grid(live.reshape(-1, format.group, live.shape[1])) if act_order else None
 
 
 def _of_rows(grid: Grid, group: Array) -> Grid:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.hessian import damped, raised_inverse_factor
-from gossamer.compression.methods._sweep import Grid, sweep
+from gossamer.compression.methods._sweep import Grid, in_tensor_scale, sweep
 from gossamer.compression.methods.method import Method, Solved, Task
 from gossamer.compression.methods.prune import task_mask
 from gossamer.compression.methods.sparsegpt import check_damping, check_solve, whole_groups
@@ -120,16 +120,16 @@ def obr(
     kernel. It has no groups; here the grid of one is fitted to what is rounded.
     """
     check_solve("obr", kernel, gram, format, damping, block)
-    dense = jnp.where(jnp.diag(gram)[:, None] == 0, 0, kernel.astype(jnp.float32))
+    dense, tensor_scale = in_tensor_scale(kernel.astype(jnp.float32), format)
+    live = jnp.where(jnp.diag(gram)[:, None] == 0, 0, dense)
     factor, damping = raised_inverse_factor(np.asarray(gram), damping)
     hessian = jnp.asarray(damped(np.asarray(gram), damping), jnp.float32)
-    lost = jnp.where(mask, 0, dense)
-    kept = jnp.where(mask, dense, 0) + restoration(hessian, hessian @ lost, mask)
+    lost = jnp.where(mask, 0, live)
+    kept = jnp.where(mask, live, 0) + restoration(hessian, hessian @ lost, mask)
     if format is None:
         return Solved(kept, mask, None, damping)
     split = _split(kernel.shape[0], alpha, format)
-    one_grid = format.groups(kernel.shape[0]) == 1
-    given = format.grid(kernel.astype(jnp.float32)[None]) if one_grid else None
+    given = format.grid(dense[None]) if format.groups(kernel.shape[0]) == 1 else None
     first = _nearest(kept[:split], format, given)
     error = jnp.where(mask[:split], kept[:split] - first.decode(), 0)
     last = kept[split:] + restoration(
@@ -148,9 +148,8 @@ def obr(
             format=format,
             block=min(whole_groups(block, None, format), last.shape[0]),
         )
-        assert part.grid is not None
-        second = Codes(part.result, *part.grid)
-    codes = _joined(first, second, given)
+        second = Codes(part.result, *part.fitted())
+    codes = _joined(first, second, given)._replace(tensor_scale=tensor_scale)
     return Solved(codes.decode(), mask, codes, damping)
 
 
@@ -161,9 +160,11 @@ def _split(size: int, alpha: float, format: Format) -> int:
 
 def _nearest(rows: Float[Array, "rows out"], format: Format, grid: Grid | None) -> Codes:
     """Rounds rows to a given grid, or to one of their own."""
-    if grid is None:
-        return format.encode(rows)
-    return Codes(format.round(rows, *grid), *grid)
+    groups = 1 if grid else format.groups(rows.shape[0])
+    blocks = rows.reshape(groups, -1, rows.shape[1])
+    scales, zeros = grid or format.grid(blocks)
+    codes = format.round(blocks, scales[:, None], None if zeros is None else zeros[:, None])
+    return Codes(codes.reshape(rows.shape), scales, zeros)
 
 
 def _joined(first: Codes, second: Codes, grid: Grid | None) -> Codes:

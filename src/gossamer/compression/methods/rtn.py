@@ -41,4 +41,4 @@ def nearest(
     if format is None:
         return Solved(pruned, mask)
     codes = format.encode(pruned)
-    return Solved(codes.decode(), mask, codes)
+    return Solved(format.decode(codes), mask, codes)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gossamer.compression.hessian import raised_inverse_factor
-from gossamer.compression.methods._sweep import sweep
+from gossamer.compression.methods._sweep import in_tensor_scale, sweep
 from gossamer.compression.methods.method import Method, Solved, Task
 from gossamer.quantization import Codes, Format
 from gossamer.recipe import Rule
@@ -82,7 +82,7 @@ def sparsegpt(
         kernel: the dense weights, finite; computed in float32.
         gram: sum of the outer products of the inputs, or any positive multiple of it.
         pattern: which weights stay; None keeps all.
-        format: integers to round to; None leaves floats.
+        format: what is rounded to; None leaves floats.
         damping: share of the mean diagonal of `gram` that is added to its diagonal, > 0.
         block: inputs that share an `Unstructured` threshold, and a matrix product; rounded up to
             a multiple of M and of the format's group.
@@ -102,7 +102,7 @@ def sparsegpt(
         pattern.check(kernel.shape, 0)
     dead = jnp.diag(gram) == 0
     factor, damping = raised_inverse_factor(np.asarray(gram), damping)
-    dense = kernel.astype(jnp.float32)
+    dense, tensor_scale = in_tensor_scale(kernel.astype(jnp.float32), format)
     part = sweep(
         jnp.where(dead[:, None], 0, dense),
         jnp.asarray(factor, jnp.float32),
@@ -111,9 +111,10 @@ def sparsegpt(
         format=format,
         block=min(whole_groups(block, pattern, format), kernel.shape[0]),
     )
-    if part.grid is None:
+    if format is None:
         return Solved(part.result, part.keep, None, damping)
-    codes = Codes(part.result, *part.grid)
+    scales, zeros = part.fitted()
+    codes = Codes(part.result, scales, zeros, tensor_scale)
     return Solved(codes.decode(), part.keep, codes, damping)
 
 
