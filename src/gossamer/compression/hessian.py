@@ -37,6 +37,9 @@ def damped(gram: Float[np.ndarray, "in in"], damping: float) -> Float64[np.ndarr
     The mean :math:`\bar g` of the diagonal is that over live inputs, and :math:`\lambda` is
     `damping`. An input that never fires gets 1 on the diagonal.
 
+    Raises:
+        ValueError: the diagonal has a negative number, so that the matrix is no sum of squares.
+
     Example:
         >>> damped(np.array([[4.0, 0.0], [0.0, 0.0]]), 0.5)
         array([[1.5, 0. ],
@@ -45,6 +48,11 @@ def damped(gram: Float[np.ndarray, "in in"], damping: float) -> Float64[np.ndarr
     scaled = np.array(gram, np.float64)
     diagonal = np.diagonal(scaled).copy()
     dead = diagonal == 0
+    if diagonal.min(initial=0) < 0:
+        raise ValueError(
+            f"The Gram matrix {gram.shape} has {diagonal.min():g} on its diagonal: it is not "
+            "positive definite with any damping, and no sum of x^T x."
+        )
     if not dead.all():
         scaled /= diagonal[~dead].mean()
     scaled[np.diag_indices_from(scaled)] += damping + dead

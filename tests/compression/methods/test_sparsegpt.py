@@ -1,5 +1,3 @@
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +11,8 @@ from gossamer.quantization import E2M1, Codebook, Int
 from gossamer.quantization.scales import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression import oracle
-from tests.compression.golden_layer import GRAM, INPUTS, KERNEL
+from tests.compression.golden_layer import GRAM, KERNEL
+from tests.compression.layers import golden_error, layer, output_error
 
 INT4 = Int(4, group=32, scale="bfloat16")
 CASES = {  # pattern, format, the same for the oracle
@@ -96,28 +95,6 @@ GOLDEN = {  # pattern, format: kernel [out, in], output error
 def released_scales(bits: int) -> np.ndarray:
     """From -absmax to absmax in 2^bits - 1 steps; in float32, as some weights lie on ties."""
     return 2 * np.abs(KERNEL).max(axis=0) / np.float32(2**bits - 1)
-
-
-def golden_error(values) -> float:
-    return float(np.sum((INPUTS @ (np.asarray(values) - KERNEL)) ** 2))
-
-
-@functools.cache
-def layer(size: int = 256, out: int = 96, *, dead: tuple[int, ...] = ()):
-    """A kernel, and the Gram matrix of correlated inputs with heavy-tailed sizes."""
-    rng = np.random.default_rng(7)
-    mixing = rng.normal(size=(size // 4, size))
-    x = rng.normal(size=(4 * size, size // 4)) @ mixing + 2 * rng.normal(size=(4 * size, size))
-    x *= np.exp(rng.normal(size=size))
-    x[:, list(dead)] = 0
-    kernel = rng.normal(size=(size, out)) / np.exp(0.5 * rng.normal(size=(size, 1)))
-    return jnp.asarray(kernel, jnp.float32), jnp.asarray(x.T @ x, jnp.float32)
-
-
-def output_error(values, kernel, gram) -> float:
-    """Squared, over all tokens and outputs."""
-    w, compressed, h = (np.asarray(a, np.float64) for a in (kernel, values, gram))
-    return oracle.output_error(w.T, compressed.T, h)
 
 
 @pytest.mark.parametrize(("pattern", "format", "want", "error"), GOLDEN.values(), ids=GOLDEN)

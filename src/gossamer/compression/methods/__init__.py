@@ -13,6 +13,7 @@ from gossamer.compression.methods.prune import (
     Random,
     Wanda,
     magnitude_mask,
+    prune_codes,
     random_mask,
     wanda_mask,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "magnitude_mask",
     "make_method",
     "obr",
+    "prune_codes",
     "random_mask",
     "sparsegpt",
     "wanda_mask",

@@ -19,7 +19,7 @@ from jaxtyping import Int as IntArray
 from gossamer.quantization import Codes, Format
 from gossamer.sparsity import NM, Pattern, Unstructured
 
-Grid: TypeAlias = tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]
+Grid: TypeAlias = tuple[Float[Array, "_ out"], Int8[Array, "_ out"] | None]
 """Scales and zero points: of all rows, of each group of rows, or of each row."""
 
 Tree = TypeVar("Tree")

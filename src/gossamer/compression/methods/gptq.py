@@ -11,9 +11,10 @@ released code, whose kernels are `[out, in]`.
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.compression.hessian import raised_inverse_factor
 from gossamer.compression.methods._sweep import Grid, in_tensor_scale, sweep
@@ -105,7 +106,7 @@ def gptq(
     gram: Float[Array, "rows cols"],
     *,
     format: Format,
-    mask: Bool[Array, "in out"] | None = None,
+    mask: Bool[Array, "mask_in mask_out"] | None = None,
     act_order: bool = False,
     damping: float = 0.01,
     block: int = 128,
@@ -134,6 +135,9 @@ def gptq(
     Raises:
         ValueError: NaN or Inf, shapes or lengths that do not fit, a damping or a block that is not
             positive; a matrix that no damping mends.
+
+    Source: see the module. Without act-order the released code fits the grid of a group to what
+    the blocks of 128 before it left; here to what all inputs before it left.
     """
     check_solve("gptq", kernel, gram, format, damping, block)
     if mask is not None and mask.shape != kernel.shape:
@@ -148,7 +152,7 @@ def gptq(
     part = sweep(
         live[order],
         jnp.asarray(factor, jnp.float32),
-        _of_rows(given, order // format.group) if given and format.group else given,
+        _of_rows(given, order // (format.group or size)),
         None if mask is None else mask[order],
         pattern=None,
         format=format,
@@ -168,7 +172,6 @@ def _given_grid(
     return format.grid(live.reshape(-1, format.group, live.shape[1])) if act_order else None
 
 
-def _of_rows(grid: Grid, group: Array) -> Grid:
-    """The scale and zero point of each row, by the number of its group."""
-    scales, zeros = grid
-    return scales[group], None if zeros is None else zeros[group]
+def _of_rows(grid: Grid | None, group: Int[Array, " in"]) -> Grid | None:
+    """The scale and zero point of each row, by the number of its group; one grid serves all."""
+    return grid if grid is None or len(grid[0]) == 1 else jax.tree.map(lambda p: p[group], grid)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.methods.method import Method, Solved, Task
 from gossamer.compression.methods.rtn import nearest
+from gossamer.quantization import Codes
 from gossamer.sparsity import Pattern, Unstructured, magnitude, random, wanda
 
 
@@ -130,3 +131,45 @@ def random_mask(
         12
     """
     return pattern.mask(random(kernel, key), 0)
+
+
+def prune_codes(
+    codes: Codes, kernel: Float[Array, "in out"], pattern: Pattern
+) -> tuple[Codes, Bool[Array, "in out"]]:
+    """Prunes a kernel that is quantized already, by the magnitudes that it had before.
+
+    For pipelines that must quantize first: rounding blurs which weights are largest, and a mask of
+    the rounded weights drops some of them. With this mask nothing is lost by the order: where every
+    group of M lies within one scale and the format is symmetric, the codes are those of pruning
+    first, bit for bit.
+
+    Args:
+        codes: of the kernel, not pruned.
+        kernel: the weights before they were rounded.
+        pattern: what the mask looks like.
+
+    Returns:
+        The codes with 0 for what is pruned, and the mask.
+
+    Raises:
+        ValueError: the shapes differ, or the pattern does not fit them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from gossamer.quantization import Int
+        >>> from gossamer.sparsity import NM
+        >>> kernel = jnp.array([[7.0], [0.6], [1.4], [0.1]])
+        >>> codes = Int(4).encode(kernel)  # 7, 1, 1, 0
+        >>> prune_codes(codes, kernel, NM(2, 4))[0].codes.ravel()
+        Array([7, 0, 1, 0], dtype=int8)
+
+    Source: the corollary of theorems 3.5 and 3.6 of Harma et al. 2024, arXiv 2405.20935, derived
+    anew; asymmetric grids, whose end a mask can drop, are no part of it.
+    """
+    if codes.codes.shape != kernel.shape:
+        raise ValueError(
+            f"Codes {codes.codes.shape} are not those of a kernel {kernel.shape}: give the kernel "
+            "that they were rounded from."
+        )
+    mask = magnitude_mask(kernel, pattern)
+    return codes.masked(mask), mask
