@@ -285,10 +285,15 @@ _INT4 = Int(4, group=64, scale="bfloat16")
 _INT2 = Int(2, group=64, scale="bfloat16")
 
 
-def _preset(name: str, pattern: Pattern | None, weights: Format | None) -> Recipe:
+def _preset(
+    name: str,
+    pattern: Pattern | None,
+    weights: Format | None,
+    activations: Format | None = None,
+) -> Recipe:
     """Blocks as told; embedding and output as int8, a scale per token of the vocabulary."""
     rules = (
-        Rule(path=_BLOCKS, pattern=pattern, weights=weights),
+        Rule(path=_BLOCKS, pattern=pattern, weights=weights, activations=activations),
         Rule(path=_ENDS, weights=Int(8)),
     )
     return Recipe(name=name, rules=rules if weights else rules[:1])
@@ -298,6 +303,7 @@ PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         _preset("int8", None, Int(8)),
+        _preset("w8a8", None, Int(8), activations=Int(8)),
         _preset("int4", None, _INT4),
         _preset("int2", None, _INT2),
         _preset("2:4", NM(2, 4), None),

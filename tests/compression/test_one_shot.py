@@ -1,6 +1,7 @@
 """The walk over a model's blocks: order, errors, interruption, equal bytes."""
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from gossamer.sparsity import NM, Channel
 from gossamer.weights import materialize
 from tests.compression.tiny_model import CONFIG, in_memory
 
+WALK = importlib.import_module("gossamer.compression.one_shot")  # a function has its name too
 INT4 = Int(4, group=16, scale="bfloat16")
 RECIPE = Recipe(
     name="2:4-int4",
@@ -301,7 +303,7 @@ def indefinite(correlation):
 def test_a_hessian_that_is_not_positive_definite_is_damped_and_the_kernel_named(
     tiny, calibration, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("gossamer.compression.one_shot.input_statistics", indefinite(1.05))
+    monkeypatch.setattr(WALK, "input_statistics", indefinite(1.05))
     one = Recipe(rules=(Rule(path=r"layers\.1\.mlp\.up_proj\.kernel", weights=INT4),))
     message = (
         r"Hessian of layers\.1\.mlp\.up_proj\.kernel \(32, 64\) is not positive definite with "
@@ -318,7 +320,7 @@ def test_a_hessian_that_is_not_positive_definite_is_damped_and_the_kernel_named(
 def test_a_hessian_that_no_damping_mends_is_refused_by_the_kernel_s_name(
     tiny, calibration, monkeypatch, tmp_path, method
 ):
-    monkeypatch.setattr("gossamer.compression.one_shot.input_statistics", indefinite(50.0))
+    monkeypatch.setattr(WALK, "input_statistics", indefinite(50.0))
     rule = DENSE4 if method == "gptq" else RECIPE.rules[0]
     message = r"layers\.0\.attention\.q_proj\.kernel \(32, 32\): The Gram matrix .* damping=10 is"
     with pytest.raises(ValueError, match=message):
