@@ -85,7 +85,7 @@ def sparsegpt(
     )
     if part.grid is None:
         return Solved(part.result, part.keep, None)
-    codes = Codes(part.result, *part.grid, tensor_scale)
+    codes = Codes(part.result, *part.grid, tensor_scale=tensor_scale)
     return Solved(codes.decode(), part.keep, codes)
 
 
