@@ -95,9 +95,7 @@ def test_settings_of_a_method_are_given_as_options(gossamer, dense, text, tmp_pa
         assert all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_a_reader_is_told_what_a_method_changed_beside_the_kernels(
-    gossamer, dense, text, tmp_path
-):
+def test_a_reader_is_told_what_a_method_changed_beside_the_kernels(gossamer, dense, text, tmp_path):
     out = tmp_path / "small"
     options = ["--recipe", "w8a8", "--method", "smoothquant", "--calibration", text, *SMALL]
     outcome = gossamer("compress", dense, *options, "--windows", 0, "--out", out)

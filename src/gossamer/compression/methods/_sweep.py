@@ -88,13 +88,8 @@ def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Format |
         groups = (format.groups(shape[0]), shape[1])
         zeros = None if format.symmetric else jnp.zeros(groups, jnp.int8)
         grid = (jnp.ones(groups, jnp.float32), zeros)
-    result = jnp.zeros(shape, jnp.float32 if format is None else _code_type(format))
+    result = jnp.zeros(shape, jnp.float32 if format is None else format.code_dtype)
     return Part(result, jnp.ones(shape, bool), jnp.zeros(shape, jnp.float32), grid)
-
-
-def _code_type(format: Format) -> jnp.dtype:
-    value = jax.ShapeDtypeStruct((1, 1), jnp.float32)
-    return jax.eval_shape(lambda scaled: format.nearest(scaled), value).dtype
 
 
 def in_tensor_scale(

@@ -82,7 +82,7 @@ def sparsegpt(
         kernel: the dense weights, finite; computed in float32.
         gram: sum of the outer products of the inputs, or any positive multiple of it.
         pattern: which weights stay; None keeps all.
-        format: what is rounded to; None leaves floats.
+        format: what to round to; None leaves floats.
         damping: share of the mean diagonal of `gram` that is added to its diagonal, > 0.
         block: inputs that share an `Unstructured` threshold, and a matrix product; rounded up to
             a multiple of M and of the format's group.
