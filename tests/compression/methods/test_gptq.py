@@ -98,7 +98,7 @@ def test_golden(settings, want, error):
         (Int(4, group=32), oracle.symmetric(4, 32)),
         (Int(3, group=64, symmetric=False), oracle.asymmetric(3, 64)),
     ],
-    ids=str,
+    ids=["symmetric", "asymmetric", "symmetric groups", "asymmetric groups"],
 )
 def test_agrees_with_float64_a_column_at_a_time(format, grid, act_order, masked):
     kernel, gram = layer()

@@ -53,7 +53,7 @@ def test_golden(format, want, error, rounding):
         (Int(4), oracle.symmetric(4)),
         (Int(4, symmetric=False), oracle.asymmetric(4)),
     ],
-    ids=str,
+    ids=["floats", "symmetric", "asymmetric"],
 )
 @pytest.mark.parametrize("rounding", ["rtn", "gptq"])
 def test_agrees_with_float64_an_output_at_a_time(format, grid, pattern, rounding):

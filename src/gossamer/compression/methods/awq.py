@@ -41,7 +41,7 @@ from gossamer.models._decoder import Sublayer
 from gossamer.quantization import Format
 from gossamer.recipe import Rule
 
-SEARCH_TOKENS = 8192
+SEARCH_TOKENS = 4096
 """Calibration tokens by which a whole layer's output is judged: it is computed 20 times."""
 
 RATIOS = tuple(i / 20 for i in range(20))
