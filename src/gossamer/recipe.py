@@ -303,7 +303,6 @@ PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         _preset("int8", None, Int(8)),
-        _preset("w8a8", None, Int(8), activations=Int(8)),
         _preset("int4", None, _INT4),
         _preset("int2", None, _INT2),
         _preset("2:4", NM(2, 4), None),
@@ -320,6 +319,7 @@ PRESETS: dict[str, Recipe] = {
         _preset("nvfp4", None, NVFP4()),
         _preset("hbfp8", None, HBFP(8)),
         _preset("2:4-mxfp4", NM(2, 4), MX("e2m1")),
+        _preset("w8a8", None, Int(8), activations=Int(8)),
     )
 }
 """Recipes by name. With a weight format, embedding and output become int8 per token; without one

@@ -322,7 +322,7 @@ def test_a_hessian_that_no_damping_mends_is_refused_by_the_kernel_s_name(
 ):
     monkeypatch.setattr(WALK, "input_statistics", indefinite(50.0))
     rule = DENSE4 if method == "gptq" else RECIPE.rules[0]
-    message = r"layers\.0\.attention\.q_proj\.kernel \(32, 32\): The Gram matrix .* damping=10 is"
+    message = r"layers\.0\.attention\.k_proj\.kernel \(32, 16\): The Gram matrix .* damping=10 is"
     with pytest.raises(ValueError, match=message):
         one_shot(
             tiny,

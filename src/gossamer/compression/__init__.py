@@ -7,6 +7,7 @@ Masks, formats and bytes come from `gossamer.sparsity`, `gossamer.quantization` 
 from gossamer.compression.calibration import Calibration
 from gossamer.compression.compress import Evaluation, compress, one_shot
 from gossamer.compression.hessian import gram, inverse_factor
+from gossamer.compression.job import select_kernels
 from gossamer.compression.kernel import KernelReport
 from gossamer.compression.methods import (
     AWQ,
@@ -32,7 +33,6 @@ from gossamer.compression.methods import (
     sparsegpt,
     wanda_mask,
 )
-from gossamer.compression.one_shot import select_kernels
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import PerplexityChange, Report
 

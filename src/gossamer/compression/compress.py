@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Int
 
 from gossamer.compression.calibration import BUILTIN, Calibration
+from gossamer.compression.job import Job
 from gossamer.compression.kernel import KernelReport
 from gossamer.compression.methods import Method, MethodName, make_method
-from gossamer.compression.one_shot import Job, Sink, rescaled_paths, run
+from gossamer.compression.one_shot import Sink, run
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import (
     PerplexityChange,
@@ -242,7 +243,7 @@ def _report(
     seconds: dict[str, float],
 ) -> Report:
     parameters = sum(math.prod(tensor.shape) for tensor in job.checkpoint.tensors.values())
-    rescaled = rescaled_paths(job, rules)
+    rescaled = job.rescaled_paths(rules)
     touched = {*rules, *rescaled}
     held = sum(compressed.read(path).nbytes for path in compressed.paths)
     return Report(

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gossamer import __version__
+from gossamer.compression.job import Job
 from gossamer.compression.kernel import KernelReport
-from gossamer.compression.one_shot import Job, Tensors
+from gossamer.compression.one_shot import Tensors
 from gossamer.loading import Checkpoint, load_saved
 from gossamer.packing import FolderWriter, shard_name
 

@@ -358,8 +358,8 @@ REFUSED = {
         r"The Gram matrix \(16, 16\) holds NaN or Inf",
     ),
     "shapes": ({"gram": jnp.eye(8)}, r"needs a Gram matrix \(16, 16\), got \(8, 8\)"),
-    "damping": ({"damping": 0.0}, "damping > 0 and block >= 1, got 0.0 and 128"),
-    "block": ({"block": 0}, "damping > 0 and block >= 1, got 0.01 and 0"),
+    "damping": ({"damping": 0.0}, r"sparsegpt needs a finite damping > 0, got 0\.0"),
+    "block": ({"block": 0}, "sparsegpt needs block >= 1, got 0"),
 }
 
 
