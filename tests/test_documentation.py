@@ -74,7 +74,6 @@ def test_the_recipe_files_of_the_documentation_are_valid():
         "attention-stays-wider",
         "int3-clipped",
         "int4-asymmetric",
-        "int4-asymmetric",
         "fp4",
         "mxfp4-mxfp8",
     ]
