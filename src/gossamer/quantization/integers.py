@@ -1,164 +1,109 @@
-"""Rows as integer codes, and their exact products with the codes of a kernel."""
+"""Integer codes."""
 
-from typing import NamedTuple, Protocol
+import dataclasses
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int8, UInt32
+import numpy as np
+from jaxtyping import Array, Float, Int8
 
-from gossamer.quantization.formats import Codes, Int
-
-LONGEST_SUM = 65536
-"""Products of a code and a code less its zero point, below 2^15, that an int32 surely sums."""
-
-
-class Rows(NamedTuple):
-    """Integers with a scale a row, or one for all: the value is `codes * scales`."""
-
-    codes: Int8[Array, "rows in"]
-    scales: Float[Array, "#rows 1"]
-
-    def decode(self) -> Float[Array, "rows in"]:
-        """The values, float32."""
-        return self.codes.astype(jnp.float32) * self.scales
+from gossamer.quantization.clipping import ClipSearch
+from gossamer.quantization.formats import Format
+from gossamer.quantization.rounding import round_steps
+from gossamer.quantization.scales import ScaleType, round_scale
 
 
-class CodesProduct(Protocol):
-    """Multiplies codes by codes: integer sums, scaled and added group by group in float32."""
+@dataclasses.dataclass(frozen=True)
+class Int(Format):
+    """Integers of `bits` with a scale per output, or per `group` of elements along `in`.
 
-    def __call__(
-        self, rows: Int8[Array, "rows in"], kernel: Codes, /
-    ) -> Float[Array, "rows out"]: ...
-
-
-def encode_rows(
-    x: Float[Array, "rows in"], format: Int, noise: Float[Array, "rows in"] | None = None
-) -> Rows:
-    """Rounds every row with a scale of its own: `format.encode(x.T)`, read along rows.
-
-    Args:
-        x: finite values, any float dtype; computed in float32.
-        format: symmetric, without groups.
-        noise: uniform in [0, 1) for stochastic rounding; None rounds to nearest.
+    Attributes:
+        bits: bits of a code, 2 to 8.
+        group: original elements that share a scale along the reduction axis; None is all of them.
+        scale: how scales are stored; codes are computed with the stored scale.
+        symmetric: False adds an integer zero point per scale and fits the grid to minimum and
+            maximum of the group, both widened to include 0, so that 0 stays exact.
+        clip: None has the grid reach to the largest element; a search lets it end before where
+            that makes the error less.
 
     Example:
-        >>> encode_rows(jnp.array([[7.0, -1.4], [0.7, 0.1]]), Int(4)).codes
-        Array([[ 7, -1],
-               [ 7,  1]], dtype=int8)
+        >>> Int(4).encode(jnp.array([[7.0], [1.4], [-0.6]])).codes.ravel()
+        Array([ 7,  1, -1], dtype=int8)
     """
-    x = x.astype(jnp.float32)
-    # A row at a time: the transpose takes three to ten times as long on a CPU.
-    scales = jax.vmap(lambda row: format.grid(row[None, :, None])[0])(x).reshape(-1, 1)
-    return Rows(round_codes(x, scales, format, noise), scales)
 
+    bits: int
+    group: int | None = None
+    scale: ScaleType = "float32"
+    symmetric: bool = True
+    clip: ClipSearch | None = None
 
-def encode_tensor(x: Float[Array, "rows in"], format: Int) -> Rows:
-    """Rounds all rows with one scale.
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"Int needs 2 <= bits <= 8, got bits={self.bits}.")
+        self._check()
 
-    Example:
-        >>> encode_tensor(jnp.array([[7.0, -1.4], [0.7, 0.1]]), Int(4)).codes
-        Array([[ 7, -1],
-               [ 1,  0]], dtype=int8)
-    """
-    x = x.astype(jnp.float32)
-    scales = format.grid(x.reshape(1, -1, 1))[0]
-    return Rows(round_codes(x, scales, format), scales)
+    def __str__(self) -> str:
+        grid = "" if self.symmetric else " asymmetric"
+        clip = "" if self.clip is None else ", clip search"
+        return f"int{self.bits}{grid}, {self._scales()}{clip}"
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest code."""
+        return self.qmin, self.qmax
 
-def encode_columns(
-    x: Float[Array, "in out"], format: Int, noise: Float[Array, "in out"] | None
-) -> Codes:
-    """Rounds every column with a scale of its own, up or down by `noise`, or to nearest."""
-    scales, _ = format.grid(x[None])
-    return Codes(round_codes(x, scales, format, noise), scales)
+    @property
+    def widest_step(self) -> float:
+        """1: codes are whole numbers."""
+        return 1.0
 
+    @property
+    def qmax(self) -> int:
+        """The highest code."""
+        return 2 ** (self.bits - 1) - 1
 
-def round_codes(
-    values: Float[Array, "*dims"],
-    scales: Float[Array, "*#dims"],
-    format: Int,
-    noise: Float[Array, "*dims"] | None = None,
-) -> Int8[Array, "*dims"]:
-    r"""The codes of `values` on a given symmetric grid.
+    @property
+    def qmin(self) -> int:
+        """The lowest code: -qmax, or one lower where a zero point shifts the grid."""
+        return -self.qmax if self.symmetric else -self.qmax - 1
 
-    With noise u, uniform in [0, 1), a value v becomes :math:`\lfloor v / s + u \rfloor`, whose
-    expectation is v / s.
-    """
-    if noise is None:
-        return format.round(values, scales, None)
-    return format.nearest(jnp.floor(values * (1 / scales) + noise))
+    def grid(
+        self, groups: Float[Array, "groups group out"]
+    ) -> tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]:
+        """Chooses the scale, and the zero point of an asymmetric grid, of each group.
 
+        Source: symmetric, absmax / qmax. Asymmetric, the min/max grid of Frantar et al. 2022
+        (arXiv 2210.17323, released code) with codes shifted to be signed.
+        """
+        if self.clip is None:
+            return self._reaching(groups, np.float32(1))
+        return self.clip.choose(groups, self._reaching, self.round)
 
-def uniform_noise(key: jax.Array, shape: tuple[int, ...]) -> Float[Array, "*dims"]:
-    """Uniform numbers in [0, 1) of 24 bits, for rounding: a hash of the index, seeded by `key`.
+    def _reaching(
+        self, groups: Float[Array, "groups group out"], share: Float[Array, ""] | np.float32
+    ) -> tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]:
+        """The grid whose ends lie at a share of the largest elements."""
+        if self.symmetric:
+            reach = jnp.max(jnp.abs(groups), axis=1) * share
+            return round_scale(reach * np.float32(1 / self.qmax), self.scale), None
+        low = jnp.minimum(jnp.min(groups, axis=1), 0) * share
+        high = jnp.maximum(jnp.max(groups, axis=1), 0) * share
+        scales = round_scale((high - low) * np.float32(1 / (2**self.bits - 1)), self.scale)
+        zeros = jnp.clip(jnp.round(-low * (1 / scales)) + self.qmin, self.qmin, self.qmax)
+        return scales, zeros.astype(jnp.int8)
 
-    `jax.random.uniform` takes longer than the integer product that the numbers are for: 37 ms for
-    2048 x 1536 on one core, this 0.9.
+    def nearest(
+        self,
+        scaled: Float[Array, "*dims"],
+        zeros: Int8[Array, "*#dims"] | None = None,
+        noise: Float[Array, "*dims"] | None = None,
+    ) -> Int8[Array, "*dims"]:
+        """The codes of values that are divided by their scales: rounded, clipped, then cast.
 
-    Source: the hash is the 32-bit `lowbias32` of Wellons 2018 (hash-prospector); the second seed
-    between its rounds is ours.
-    """
-    seeds: UInt32[Array, " 2"] = jax.random.bits(key, (2,), jnp.uint32)
-    hashed = jnp.zeros(shape, jnp.uint32)
-    for axis in range(len(shape)):
-        hashed = hashed * jnp.uint32(shape[axis]) + jax.lax.broadcasted_iota(
-            jnp.uint32, shape, axis
-        )
-    hashed = hashed + seeds[0]
-    hashed = (hashed ^ (hashed >> 16)) * jnp.uint32(0x7FEB352D)
-    hashed = ((hashed ^ seeds[1]) ^ (hashed >> 15)) * jnp.uint32(0x846CA68B)
-    hashed = hashed ^ (hashed >> 16)
-    return (hashed >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
-
-
-def multiply_codes(rows: Int8[Array, "rows in"], kernel: Codes) -> Float[Array, "rows out"]:
-    r"""Multiplies integers by integers, exactly, and scales the sums once per group, in order.
-
-    .. math:: y_{bo} = \sum_g t_{go} \sum_{i \in g} q_{bi} (k_{io} - z_{go})
-
-    Args:
-        rows: codes q.
-        kernel: codes k, scales t and zero points z.
-
-    Raises:
-        ValueError: a group has more elements than an int32 surely sums.
-
-    Example:
-        >>> kernel = Int(4).encode(jnp.array([[7.0], [-3.0]]))
-        >>> multiply_codes(jnp.array([[2, 1]], jnp.int8), kernel)
-        Array([[11.]], dtype=float32)
-    """
-    groups, out = kernel.scales.shape
-    size = rows.shape[1] // groups
-    check_sum(size)
-    zeros = jnp.zeros((groups, 1), jnp.int8) if kernel.zeros is None else kernel.zeros
-    parts = (
-        jnp.swapaxes(rows.reshape(-1, groups, size), 0, 1),
-        kernel.codes.reshape(groups, size, out),
-        kernel.scales,
-        zeros,
-    )
-
-    def share(part: tuple[Array, Array, Array, Array]) -> Float[Array, "rows out"]:
-        q, k, scale, zero = part
-        sums = jnp.matmul(q, k, preferred_element_type=jnp.int32)
-        if kernel.zeros is not None:
-            sums = sums - q.astype(jnp.int32).sum(1, keepdims=True) * zero.astype(jnp.int32)
-        return sums.astype(jnp.float32) * scale
-
-    # Group after group, as the native kernels do. One batched product takes 333 ms on a CPU where
-    # this takes 75 (2048 x 576 x 1536, groups of 64); products unrolled 155.
-    first = share(jax.tree.map(lambda part: part[0], parts))
-    if groups == 1:
-        return first
-    rest = jax.tree.map(lambda part: part[1:], parts)
-    return jax.lax.scan(lambda y, part: (y + share(part), None), first, rest)[0]
-
-
-def check_sum(size: int) -> None:
-    """Raises where an int32 might not hold a sum of `size` products of codes."""
-    if size > LONGEST_SUM:
-        raise ValueError(
-            f"Integer sums of {size} products may overflow; a group, or the axis that is summed, "
-            f"has at most {LONGEST_SUM} elements: choose a smaller group."
-        )
+        Example:
+            >>> Int(4).nearest(jnp.array([0.5, 1.5, -9.0]))
+            Array([ 0,  2, -7], dtype=int8)
+        """
+        codes = round_steps(scaled, noise)
+        if zeros is not None:
+            codes = codes + zeros
+        return jnp.clip(codes, self.qmin, self.qmax).astype(jnp.int8)
