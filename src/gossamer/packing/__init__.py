@@ -5,6 +5,7 @@ they only become bytes, and come back unchanged.
 """
 
 from gossamer.packing.account import Account, account
+from gossamer.packing.codes_product import packed_product
 from gossamer.packing.files import SafetensorsFile, write_safetensors
 from gossamer.packing.folder import PackedFolder, model_bytes
 from gossamer.packing.pack import check_packable, pack, pack_floats, why_dense
@@ -26,6 +27,7 @@ __all__ = [
     "model_bytes",
     "pack",
     "pack_floats",
+    "packed_product",
     "shard_name",
     "why_dense",
     "write_safetensors",

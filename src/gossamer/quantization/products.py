@@ -27,9 +27,9 @@ class Rows(NamedTuple):
 class CodesProduct(Protocol):
     """Multiplies codes by codes: integer sums, scaled and added group by group in float32."""
 
-    def __call__(
-        self, rows: Int8[Array, "rows in"], kernel: Codes, /
-    ) -> Float[Array, "rows out"]: ...
+    def __call__(self, rows: Int8[Array, "rows in"], kernel: Codes, /) -> Float[Array, "rows out"]:
+        """What `multiply_codes` computes."""
+        ...
 
 
 def encode_rows(
