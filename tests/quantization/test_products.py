@@ -38,9 +38,8 @@ def test_groups_are_scaled_and_added_in_order():
     rows = random.integers(-127, 128, (5, 64), np.int8)
     kernel = random.integers(-127, 128, (64, 9), np.int8)
     scales = random.uniform(0.5, 2, (4, 9)).astype(np.float32)
-    got = np.asarray(
-        multiply_codes(jnp.asarray(rows), Codes(jnp.asarray(kernel), jnp.asarray(scales)))
-    )
+    codes = Codes(jnp.asarray(kernel), jnp.asarray(scales))
+    got = np.asarray(multiply_codes(jnp.asarray(rows), codes))
     sums = np.einsum("bgi,gio->gbo", rows.reshape(5, 4, 16).astype(int), kernel.reshape(4, 16, 9))
     exact = np.einsum("gbo,go->bo", sums, scales.astype(float))
     sizes = np.einsum("gbo,go->bo", np.abs(sums), scales.astype(float))

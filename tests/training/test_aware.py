@@ -19,17 +19,26 @@ BLOCKS = r"layers\..*\.kernel"
 ENDS = r"(embedding|output)\.kernel"
 
 
-def recipe(pattern=NM(2, 4), weights=Int(4, group=16, scale="bfloat16"), ends=Int(8)):
+TWO_OF_FOUR = NM(2, 4)
+GROUPS = Int(4, group=16, scale="bfloat16")
+
+
+def recipe(pattern=TWO_OF_FOUR, weights=GROUPS):
     return Recipe(
         rules=(
             Rule(path=BLOCKS, pattern=pattern, weights=weights, activations=Int(8)),
-            Rule(path=ENDS, weights=ends, activations=Int(8)),
+            Rule(path=ENDS, weights=Int(8), activations=Int(8)),
         )
     )
 
 
 def parts(checkpoint):
     return nnx.split(build(checkpoint.config, checkpoint.read))
+
+
+def named(state):
+    """Each weight by its path."""
+    return {".".join(map(str, p)): leaf.get_value() for p, leaf in nnx.to_flat_state(state)}
 
 
 def loss(graph, state, **options):
@@ -50,12 +59,7 @@ def test_a_model_trained_natively_and_packed_gives_the_logits_of_training(family
     gradient = jax.jit(jax.grad(lambda state: loss(graph, state, recipe=rules)))
     for _ in range(3):
         state = jax.tree.map(lambda w, g: w - 0.1 * g, state, gradient(state))
-    trained = checkpoint.with_tensors(
-        {
-            ".".join(map(str, path)): np.asarray(leaf.get_value())
-            for path, leaf in nnx.to_flat_state(state)
-        }
-    )
+    trained = checkpoint.with_tensors(jax.tree.map(np.asarray, named(state)))
     packed = gossamer.compress(trained, rules, method="magnitude")
     want = jax.jit(lambda state: nnx.merge(graph, quantize_aware(state, rules))(TOKENS))(state)
     got = build(packed.config, packed.read)(TOKENS)
@@ -94,12 +98,7 @@ def test_what_is_pruned_gets_no_gradient_and_stays_zero():
     weight = wrapped["layers"][0]["mlp"]["up_proj"]["kernel"]
     assert isinstance(weight, QuantAware)
     gradient = jax.grad(lambda state: loss(graph, state, recipe=recipe()))(state)
-    kernel, d = (
-        np.asarray(
-            dict((".".join(map(str, p)), v.get_value()) for p, v in nnx.to_flat_state(s))[path]
-        )
-        for s in (state, gradient)
-    )
+    kernel, d = np.asarray(named(state)[path]), np.asarray(named(gradient)[path])
     mask = np.asarray(NM(2, 4).mask(magnitude(jnp.asarray(kernel)), 0))
     np.testing.assert_array_equal(d != 0, mask)
     np.testing.assert_array_equal(np.asarray(weight.materialize())[~mask], 0)

@@ -1,6 +1,6 @@
 """Rows as integer codes, and their exact products with the codes of a kernel."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ class Rows(NamedTuple):
         return self.codes.astype(jnp.float32) * self.scales
 
 
+@runtime_checkable
 class CodesProduct(Protocol):
     """Multiplies codes by codes: integer sums, scaled and added group by group in float32."""
 
