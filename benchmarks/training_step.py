@@ -2,8 +2,8 @@
 
     taskset -c 0 python benchmarks/training_step.py --out docs/results/
 
-A step is forward, backward and AdamW of our Llama with random weights, on 4 sequences of 512 tokens.
-Every kernel, the output's included, has int8 weights with a scale per output and int8 activations
+A step is forward, backward and AdamW of our Llama with random weights, on 4 sequences of 512
+tokens. Every kernel, the output's included, has int8 weights with a scale per output and int8 activations
 with a scale per row, chosen at every step. Steps of all variants are taken in turns on one state;
 the least and the median time of each are kept, and their ratios to float32. `forward` is the loss
 alone.
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from results import arguments, keep
