@@ -3,13 +3,13 @@
     taskset -c 0 python benchmarks/training_step.py --out docs/results/
 
 A step is forward, backward and AdamW of our Llama with random weights, on 4 sequences of 512
-tokens. Every kernel, the output's included, has int8 weights with a scale per output and int8 activations
-with a scale per row, chosen at every step. Steps of all variants are taken in turns on one state;
-the least and the median time of each are kept, and their ratios to float32. `forward` is the loss
-alone.
+tokens. Every kernel, the output's included, has int8 weights with a scale per output and int8
+activations with a scale per row, chosen at every step. Steps of all variants are taken in turns on
+one state; the least and the median time of each are kept, and their ratios to float32. `forward` is
+the loss alone.
 
 The number of threads is that of the processors this process may use: `taskset -c 0` makes it one.
-Peers are timed where they are installed: `pip install optax qwix aqtp`; both `dot_general`s are put
+Peers are timed where they are installed: `pip install qwix aqtp`; both `dot_general`s are put
 where ours is. The last line is JSON.
 """
 

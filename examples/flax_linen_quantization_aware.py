@@ -1,6 +1,5 @@
 """Quantization-aware training of a Flax Linen model, gradients in integers too.
 
-    pip install optax
     python examples/flax_linen_quantization_aware.py
 
 The model is made inside the loss, with a `dot_general` that holds the step's key: gradients are

@@ -1,6 +1,5 @@
 """Quantization-aware training of a Flax NNX model that knows nothing of gossamer.
 
-    pip install optax
     python examples/flax_nnx_quantization_aware.py
 
 Only `dot_general=` is given to its layers. Forwards, int4 weights are multiplied by int8

@@ -5,8 +5,6 @@ import pathlib
 
 import pytest
 
-pytest.importorskip("optax", reason="the examples train with optax")
-
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 

@@ -54,7 +54,7 @@ def loss(graph, state, **options):
     ids=["2:4-int4", "int8", "asymmetric"],
 )
 def test_a_model_trained_natively_and_packed_gives_the_logits_of_training(family, rules):
-    checkpoint = tiny(family)
+    checkpoint = tiny(family, num_layers=1)
     graph, state = parts(checkpoint)
     gradient = jax.jit(jax.grad(lambda state: loss(graph, state, recipe=rules)))
     for _ in range(3):
@@ -80,24 +80,24 @@ def test_a_model_trained_natively_and_packed_gives_the_logits_of_training(family
     ids=["native", "fake", "tensor", "flowing", "integer gradients"],
 )
 def test_training_lowers_the_loss(options):
-    graph, state = parts(tiny("llama"))
+    graph, state = parts(tiny("llama", num_layers=1))
     rules = recipe(weights=Int(8))
     step = jax.jit(jax.value_and_grad(lambda state: loss(graph, state, recipe=rules, **options)))
     losses = []
-    for _ in range(10):
+    for _ in range(6):
         value, gradient = step(state)
         losses.append(float(value))
         state = jax.tree.map(lambda w, g: w - 0.1 * g, state, gradient)
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_what_is_pruned_gets_no_gradient_and_stays_zero():
-    graph, state = parts(tiny("llama"))
+    graph, state = parts(tiny("llama", num_layers=1))
     path = "layers.0.mlp.up_proj.kernel"
     wrapped = nnx.to_pure_dict(quantize_aware(state, recipe()))
     weight = wrapped["layers"][0]["mlp"]["up_proj"]["kernel"]
     assert isinstance(weight, QuantAware)
-    gradient = jax.grad(lambda state: loss(graph, state, recipe=recipe()))(state)
+    gradient = jax.jit(jax.grad(lambda state: loss(graph, state, recipe=recipe())))(state)
     kernel, d = np.asarray(named(state)[path]), np.asarray(named(gradient)[path])
     mask = np.asarray(NM(2, 4).mask(magnitude(jnp.asarray(kernel)), 0))
     np.testing.assert_array_equal(d != 0, mask)
@@ -129,7 +129,7 @@ def test_the_other_order_warns_and_prunes_what_rounding_made():
 def test_given_masks_are_kept_whatever_weights_become():
     masks = {"w": jnp.array([[False], [False], [True], [True]])}
     pruned = quantize_aware(PARAMS, one(pattern=NM(2, 4)), masks=masks)
-    np.testing.assert_array_equal(pruned["w"].ravel(), [0, 0, 3.3, 0.1])
+    np.testing.assert_array_equal(pruned["w"], jnp.where(masks["w"], PARAMS["w"], 0))
     assert pruned["b"] is PARAMS["b"]
 
 

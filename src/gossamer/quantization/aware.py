@@ -7,7 +7,6 @@ Source: the three backward rules are those of praxis, AQT and qwix, stated in th
 """
 
 import dataclasses
-import functools
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -276,8 +275,7 @@ def _values(rows: Rows | Array) -> Float[Array, "rows in"]:
     return rows.decode() if isinstance(rows, Rows) else rows
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rounded(
+def _round(
     scheme: Scheme, kernel: Float[Array, "in out"], mask: Bool[Array, "in out"] | None
 ) -> Float[Array, "in out"]:
     return _encode(scheme, kernel, mask).decode()
@@ -297,11 +295,11 @@ def _rounded_backward(
     return pull_back(cotangent, kernel, mask, codes, scheme.weights, scheme.flowing), None
 
 
+_rounded = jax.custom_vjp(_round, nondiff_argnums=(0,))
 _rounded.defvjp(_rounded_forward, _rounded_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _multiply(
+def _product(
     scheme: Scheme,
     x: Float[Array, "rows in"],
     kernel: Float[Array, "in out"],
@@ -347,6 +345,7 @@ def _backward(
     return dx.astype(x.dtype), dw, None, None
 
 
+_multiply = jax.custom_vjp(_product, nondiff_argnums=(0,))
 _multiply.defvjp(_forward, _backward)
 
 

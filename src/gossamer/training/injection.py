@@ -55,7 +55,7 @@ def quantized_dot_general(scheme: Scheme, key: jax.Array | None = None) -> Calla
                 "projections only."
             )
         if out_sharding is not None:
-            raise ValueError(f"quantized_dot_general takes no out_sharding, got {out_sharding}.")
+            raise ValueError(f"quantized_dot_general takes no out_sharding, got {out_sharding!r}.")
         left, right = (
             [axis % array.ndim for axis in axes]
             for array, axes in zip((lhs, rhs), dimension_numbers[0], strict=True)
