@@ -33,8 +33,8 @@ def quantized_dot_general(scheme: Scheme, key: jax.Array | None = None) -> Calla
         >>> from gossamer.quantization import Int
         >>> product = quantized_dot_general(Scheme(weights=Int(4), activations=Int(8)))
         >>> sums = (((1,), (0,)), ((), ()))
-        >>> product(jnp.array([[2.0, 1.0]]), jnp.array([[7.0], [-3.0]]), sums)
-        Array([[11.023622]], dtype=float32)
+        >>> product(jnp.array([[127.0, 1.0]]), jnp.array([[7.0], [-3.0]]), sums)
+        Array([[886.]], dtype=float32)
     """
     calls = itertools.count()  # another key for every layer
 
