@@ -27,6 +27,7 @@ from gossamer.recipe import Recipe, Rule
 from gossamer.weights import Weight
 
 Tensors: TypeAlias = Mapping[str, Weight | np.ndarray]
+"""Weights of a part, by path; what goes to a folder is packed."""
 Compress: TypeAlias = Callable[..., tuple[Weight | np.ndarray, KernelReport]]
 """What one kernel becomes, called as `compress_kernel` is."""
 

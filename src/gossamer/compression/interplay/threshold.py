@@ -60,7 +60,10 @@ def excess_of_perplexity(
     what the four have in common, a window that is hard for any model, does not count as noise.
 
     Returns:
-        The excess and its standard error, in units of perplexity; NaN for one window.
+        The excess and its standard error, in units of perplexity.
+
+    Raises:
+        ValueError: there is one window only.
     """
 
     def of(*losses: Losses) -> float:
@@ -70,21 +73,20 @@ def excess_of_perplexity(
     return jackknife(of, (measured, dense, sparse, quantized))
 
 
-def jackknife(
-    statistic: Callable[..., float], samples: Sequence[Losses]
-) -> tuple[float, float]:
+def jackknife(statistic: Callable[..., float], samples: Sequence[Losses]) -> tuple[float, float]:
     """A statistic of paired samples, and its standard error from leaving out each in turn.
 
     Example:
         >>> jackknife(lambda x: float(x.mean()), [np.array([1.0, 2.0, 3.0])])
         (2.0, 0.5773502691896257)
 
+    Raises:
+        ValueError: there is one sample only, which has no spread.
+
     Source: Efron and Stein 1981, The Jackknife Estimate of Variance.
     """
-    count = len(samples[0])
+    count = _count(samples[0])
     value = statistic(*samples)
-    if count < 2:
-        return value, float("nan")
     left_out = [statistic(*(np.delete(sample, i) for sample in samples)) for i in range(count)]
     return value, float(np.sqrt((count - 1) * np.var(left_out)))
 
@@ -95,8 +97,16 @@ def paired_difference(ours: Losses, theirs: Losses) -> tuple[float, float]:
     Example:
         >>> paired_difference(np.array([2.0, 3.0]), np.array([1.0, 1.0]))
         (1.5, 0.5)
+
+    Raises:
+        ValueError: there is one window only.
     """
     difference = ours - theirs
-    if len(difference) < 2:
-        return float(difference.mean()), float("nan")
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    count = _count(difference)
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(count))
+
+
+def _count(sample: Losses) -> int:
+    if len(sample) < 2:
+        raise ValueError(f"A standard error needs at least 2 windows, got {len(sample)}.")
+    return len(sample)
