@@ -14,12 +14,22 @@ from typing import Any
 
 import yaml
 
-from gossamer.quantization import Codebook, Format, Int
+from gossamer.quantization import (
+    HBFP,
+    MX,
+    NVFP4,
+    ClipSearch,
+    Codebook,
+    Float8,
+    Format,
+    Int,
+)
+from gossamer.quantization.quantized import check_activations
 from gossamer.sparsity import NM, Block, Channel, Pattern, Unstructured
 
-_VALUES: dict[str, type] = {
-    cls.__name__: cls for cls in (NM, Unstructured, Block, Channel, Int, Codebook)
-}
+_PATTERNS = (NM, Unstructured, Block, Channel)
+_FORMATS = (Int, HBFP, MX, Float8, NVFP4, Codebook)
+_VALUES: dict[str, type] = {cls.__name__: cls for cls in (*_PATTERNS, *_FORMATS, ClipSearch)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +46,7 @@ class Rule:
     path: str
     pattern: Pattern | None = None
     weights: Format | None = None
-    activations: Int | None = None
+    activations: Format | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -50,6 +60,11 @@ class Rule:
                 f"The rule {self.path!r} quantizes activations but not weights: an integer product "
                 "needs both; name a format in `weights`."
             )
+        if self.activations is not None and self.weights is not None:
+            try:
+                check_activations(self.activations, self.weights)
+            except ValueError as error:
+                raise ValueError(f"The rule {self.path!r}: {error}") from error
 
     def describe(self) -> str:
         """The rule's parts in words, for tables: "2:4, int4, groups of 64"."""
@@ -99,7 +114,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data, for JSON and YAML; `from_dict` reads it back equal."""
-        return {"name": self.name, "rules": [_plain(rule) for rule in self.rules]}
+        return {"name": self.name, "rules": [to_plain(rule) for rule in self.rules]}
 
     @classmethod
     def from_dict(cls, data: object) -> "Recipe":
@@ -148,19 +163,37 @@ class Recipe:
         return recipe if "name" in data else dataclasses.replace(recipe, name=file.stem)
 
 
-def _plain(value: Any) -> Any:
-    """A dataclass as a mapping of its fields that differ from their defaults."""
+def to_plain(value: Any) -> Any:
+    """A pattern, a format or a rule as a mapping of its fields that differ from their defaults.
+
+    Example:
+        >>> to_plain(Int(4, group=64))
+        {'type': 'Int', 'bits': 4, 'group': 64}
+    """
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if not dataclasses.is_dataclass(value):
         return value
     fields = {
-        field.name: _plain(getattr(value, field.name))
+        field.name: to_plain(getattr(value, field.name))
         for field in dataclasses.fields(value)
-        if getattr(value, field.name) != field.default
+        if field.init and getattr(value, field.name) != field.default
     }
     name = type(value).__name__
     return {"type": name, **fields} if name in _VALUES else fields
+
+
+def format_from_plain(data: object) -> Format:
+    """Reads back a format that `to_plain` wrote.
+
+    Raises:
+        ValueError: an unknown type or field, or a bad value; all faults are listed.
+    """
+    faults: list[str] = []
+    format = _read_tagged({cls.__name__: cls for cls in _FORMATS}, data, "format", faults)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return format
 
 
 def _build(cls: type, data: Any, where: str, faults: list[str]) -> Any:
@@ -205,13 +238,18 @@ def _read(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else ()
     tagged = {name: value for name, value in _VALUES.items() if issubclass(value, choices)}
     if tagged and value is not None:
-        kind = value.get("type") if isinstance(value, Mapping) else None
-        if not isinstance(kind, str) or kind not in tagged:
-            faults.append(f"{where} needs a mapping with a type in {list(tagged)}, got {value!r}")
-            return None
-        fields = {name: item for name, item in value.items() if name != "type"}
-        return _build(tagged[kind], fields, where, faults)
+        return _read_tagged(tagged, value, where, faults)
     return _scalar(hint, value, where, faults)
+
+
+def _read_tagged(kinds: Mapping[str, type], value: Any, where: str, faults: list[str]) -> Any:
+    """Reads a mapping whose `type` says which of `kinds` it is."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        faults.append(f"{where} needs a mapping with a type in {list(kinds)}, got {value!r}")
+        return None
+    fields = {name: item for name, item in value.items() if name != "type"}
+    return _build(kinds[kind], fields, where, faults)
 
 
 def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -270,6 +308,12 @@ PRESETS: dict[str, Recipe] = {
         _preset("1:4-int4", NM(1, 4), _INT4),
         _preset("1:4-int2", NM(1, 4), _INT2),
         _preset("50%", Unstructured(0.5), None),
+        _preset("mxfp8", None, MX("e4m3")),
+        _preset("mxfp6", None, MX("e2m3")),
+        _preset("mxfp4", None, MX("e2m1")),
+        _preset("nvfp4", None, NVFP4()),
+        _preset("hbfp8", None, HBFP(8)),
+        _preset("2:4-mxfp4", NM(2, 4), MX("e2m1")),
     )
 }
 """Recipes by name. With a weight format, embedding and output become int8 per token; without one

@@ -11,7 +11,7 @@ from gossamer.compression.hessian import inverse_factor
 from gossamer.compression.prune import magnitude_mask, wanda_mask
 from gossamer.compression.sparsegpt import sparsegpt
 from gossamer.quantization import E2M1, Codebook, Int
-from gossamer.quantization.formats import scale_from_bytes, scale_to_bytes
+from gossamer.quantization.scales import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression import oracle
 from tests.compression.golden_layer import GRAM, INPUTS, KERNEL

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gossamer.quantization import Int
-from gossamer.quantization.formats import SCALE_BITS
+from gossamer.quantization.scales import SCALE_BITS
 from gossamer.recipe import Recipe, Rule
 
 FORMATS = {  # a format and the relative error it may have on normal numbers

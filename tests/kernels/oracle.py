@@ -31,18 +31,20 @@ def made(
 def exact(x: jax.Array, codes: Codes, activations: Int | None) -> tuple[np.ndarray, np.ndarray]:
     """The product in float64, and the sum of the sizes of what float32 rounds on the way."""
     groups, out = codes.scales.shape
-    weights = np.asarray(codes.codes, np.int64).reshape(groups, -1, out)
+    weights = np.asarray(codes.codes, np.float64).reshape(groups, -1, out)  # exact, as are sums
     if codes.zeros is not None:
-        weights = weights - np.asarray(codes.zeros, np.int64)[:, None, :]
+        weights = weights - np.asarray(codes.zeros, np.float64)[:, None, :]
     rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
     if activations is None:
         inputs, scale = np.asarray(rows, np.float64), np.ones((len(rows), 1))
     else:
         quantized = activations.encode(rows.T)
-        inputs = np.asarray(quantized.codes.T, np.int64)
+        inputs = np.asarray(quantized.codes.T, np.float64)
         scale = np.asarray(quantized.scales, np.float64).T
     inputs = inputs.reshape(len(rows), groups, -1)
     scales = np.asarray(codes.scales, np.float64)
+    if codes.tensor_scale is not None:
+        scales = scales * np.asarray(codes.tensor_scale, np.float64)
     shares = np.einsum("bgi,gio->bgo", inputs, weights) * scales
     if activations is None:
         sizes = np.einsum("bgi,gio->bgo", np.abs(inputs), np.abs(weights)) * scales

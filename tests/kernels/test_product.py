@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from gossamer import kernels
 from gossamer.kernels.product import Planes, product, why_not
 from gossamer.packing import Packed
-from gossamer.packing.pack import check_packable
-from gossamer.quantization import E2M1, Codebook, Int
+from gossamer.packing.pack import check_packable, pack
+from gossamer.quantization import E2M1, HBFP, MX, NVFP4, Codebook, Float8, Int
 from gossamer.sparsity import NM
 from tests.kernels.oracle import UNIT, exact, made
 
@@ -29,8 +29,14 @@ def assert_right(x, packed, codes, activations):
     assert packed.why_no_kernel(x.reshape(-1, x.shape[-1])) is None
     got = np.asarray(jax.jit(Packed.dot)(packed, x), np.float64).reshape(-1, codes.codes.shape[1])
     want, sizes = exact(x, codes, activations)
-    # As `product` states it: a group's share is converted, scaled and added, floats term by term.
-    roundings = codes.scales.shape[0] + 3 + (x.shape[-1] if activations is None else 0)
+    # As `product` states it: a group's share is converted, scaled and added, floats term by term;
+    # a scale of the tensor is multiplied once.
+    roundings = (
+        codes.scales.shape[0]
+        + 3
+        + (codes.tensor_scale is not None)
+        + (x.shape[-1] if activations is None else 0)
+    )
     bound = roundings * UNIT * sizes
     if x.dtype == jnp.bfloat16:
         bound = bound + np.abs(want) / 256
@@ -62,6 +68,43 @@ def test_codes_of_a_codebook_are_multiplied_as_what_they_stand_for(format, patte
     for rows in (1, 3, 19):
         x = jax.random.normal(jax.random.key(rows), (rows, 256))
         assert_right(x, packed, codes, activations)
+
+
+@pytest.mark.parametrize("activations", [None, Int(8)], ids=["floats", "int8 activations"])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("format", [MX("e2m1"), NVFP4(), HBFP(8), HBFP(4), MX("int8")], ids=str)
+def test_block_formats_of_whole_numbers_and_of_4_bits_run_natively(format, pattern, activations):
+    packed, codes = made((256, 72), format, pattern, activations)
+    for rows in (1, 3, 19):
+        x = jax.random.normal(jax.random.key(rows), (rows, 256))
+        assert_right(x, packed, codes, activations)
+
+
+@pytest.mark.parametrize("format", [MX("e4m3"), MX("e2m3"), Float8("e4m3")], ids=str)
+def test_wider_floats_say_why_no_kernel_runs_them(format):
+    packed = pack(format.encode(jnp.ones((64, 16))), format)
+    assert "floats; kernels multiply integers" in packed.why_no_kernel(jnp.ones((1, 64)))
+    np.testing.assert_allclose(packed.dot(jnp.ones((1, 64))), 64.0)
+
+
+def test_activations_that_kernels_do_not_quantize_run_on_the_reference_path():
+    packed = pack(MX("e2m1").encode(jnp.ones((64, 16))), MX("e2m1"), activations=MX("e4m3"))
+    why = packed.why_no_kernel(jnp.ones((1, 64)))
+    assert "activations are MXFP8 E4M3" in why
+    np.testing.assert_allclose(packed.dot(jnp.ones((1, 64))), 64.0)
+
+
+def test_kernels_with_scales_of_their_tensors_run_side_by_side_and_in_a_stack():
+    parts = [
+        pack(NVFP4().encode(scale * jax.random.normal(jax.random.key(i), (64, 32))), NVFP4())
+        for i, scale in enumerate((1.0, 50.0))
+    ]
+    x = jax.random.normal(jax.random.key(9), (3, 64))
+    want = jnp.concatenate([part.dot(x) for part in parts], axis=1)
+    np.testing.assert_array_equal(parts[0].beside(parts[1:]).dot(x), want)
+    stack = jax.tree.map(lambda *planes: jnp.stack(planes), *parts)
+    got = [stack.at(jnp.int32(i)).dot(x) for i in range(2)]
+    np.testing.assert_array_equal(jnp.concatenate(got, axis=1), want)
 
 
 @settings(max_examples=30, deadline=None)

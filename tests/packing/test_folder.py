@@ -22,7 +22,7 @@ from gossamer.packing import (
     write_safetensors,
 )
 from gossamer.packing.files import sha256
-from gossamer.quantization import E2M1, Codebook, Int
+from gossamer.quantization import E2M1, HBFP, MX, NVFP4, Codebook, Float8, Int
 from gossamer.sparsity import NM
 
 FILE = "model.safetensors"
@@ -41,11 +41,18 @@ def weights() -> dict:
         "e4m3": Int(8, group=32, scale="e4m3"),
         "zeros": Int(4, group=16, symmetric=False),
         "book": Codebook(E2M1, group=32, scale="e8m0"),
+        "mxfp8": MX("e4m3"),
+        "mxfp6": MX("e2m3"),
+        "mxfp4": MX("e2m1"),
+        "nvfp4": NVFP4(),
+        "float8": Float8("e5m2"),
+        "hbfp": HBFP(6),
     }
     dense = {name: pack(format.encode(values), format) for name, format in formats.items()}
     return {
         **dense,
         "sparse": pack(Int(4).encode(pruned), Int(4), NM(2, 4), mask, Int(8)),
+        "sparse floats": pack(NVFP4().encode(pruned), NVFP4(), NM(2, 4), mask, MX("e4m3")),
         "floats": pack_floats(pruned, NM(2, 4), mask),
         "halves": pack_floats(pruned.astype(jnp.bfloat16), NM(2, 4), mask),
         "norm.scale": np.arange(5, dtype=np.float32),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gossamer.quantization import Int
-from gossamer.quantization.formats import (
+from gossamer.quantization.scales import (
     SCALE_BITS,
     round_scale,
     scale_from_bytes,

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.quantization import Int, Quantized
-from gossamer.quantization.quantized import integer_dot
+from gossamer.quantization import HBFP, MX, NVFP4, Int, Quantized
+from gossamer.quantization.quantized import check_activations, integer_dot
 
 KERNEL = jax.random.normal(jax.random.key(0), (64, 24))
 X = jax.random.normal(jax.random.key(1), (5, 64))
@@ -99,10 +99,45 @@ def test_nbytes_counts_a_byte_a_code_and_all_scales():
     assert Quantized(asymmetric.encode(KERNEL), asymmetric).nbytes == 64 * 24 + 4 * 24 * (4 + 1)
 
 
-@pytest.mark.parametrize("activations", [Int(8, group=16), Int(8, symmetric=False)], ids=str)
-def test_activations_with_groups_or_zero_points_are_refused(activations):
-    weight = Quantized(Int(8).encode(KERNEL), Int(8), activations)
-    with pytest.raises(
-        ValueError, match=r"symmetrically with one scale a row, got int8.*leave out"
-    ):
+def test_asymmetric_activations_are_refused():
+    weight = Quantized(Int(8).encode(KERNEL), Int(8), Int(8, symmetric=False))
+    with pytest.raises(ValueError, match=r"symmetrically, got int8 asymmetric.*leave out"):
         weight.dot(X)
+
+
+def test_groups_that_do_not_line_up_are_refused():
+    with pytest.raises(ValueError, match=r"groups of 24 .* do not line up .* groups of 16"):
+        check_activations(Int(8, group=24), Int(4, group=16))
+
+
+def test_an_integer_product_has_one_scale_a_row():
+    with pytest.raises(ValueError, match=r"one scale a row, got int8.*leave out"):
+        integer_dot(X, Int(8).encode(KERNEL), Int(8, group=16))
+
+
+@pytest.mark.parametrize(
+    "format", [MX("e4m3"), MX("e2m1"), NVFP4(), HBFP(8, group=16), Int(8, group=16)], ids=str
+)
+def test_rows_are_rounded_one_by_one_and_multiplied_by_what_the_codes_stand_for(format):
+    weight = Quantized(format.encode(KERNEL), format, format)
+    rows = [np.asarray(format.quantize(row[:, None]))[:, 0] for row in X.reshape(-1, X.shape[-1])]
+    want = np.array(rows, np.float64) @ np.asarray(weight.materialize(), np.float64)
+    size = np.abs(np.array(rows, np.float64)) @ np.abs(np.asarray(weight.materialize()))
+    got = np.asarray(weight.dot(X)).reshape(want.shape)
+    assert (np.abs(got - want) <= 2.0**-24 * KERNEL.shape[0] * size).all()
+
+
+def test_the_derivative_of_a_rounded_product_is_straight_through():
+    weight = Quantized(MX("e2m1").encode(KERNEL), MX("e2m1"), MX("e4m3"))
+    got = jax.grad(lambda x: weight.dot(x).sum())(X)
+    want = jnp.broadcast_to(weight.materialize().sum(1), X.shape)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_with_a_scale_of_the_tensor_are_laid_side_by_side():
+    kernels = [KERNEL, 3 * KERNEL]
+    one, two = (Quantized(NVFP4().encode(kernel), NVFP4()) for kernel in kernels)
+    both = one.beside([two])
+    want = jnp.concatenate([one.materialize(), two.materialize()], axis=1)
+    np.testing.assert_array_equal(both.materialize(), want)
+    np.testing.assert_array_equal(both.take(jnp.array([1, -1])), want[:, jnp.array([1, -1])].T)

@@ -18,7 +18,7 @@ class Account:
         weights: elements that the tensor stands for, zeros included.
         values: codes, or floats.
         indices: which weights are kept.
-        scales: scales of codes.
+        scales: scales of codes, that of the tensor included.
         zeros: zero points.
         padding: all that the unused lanes of the last tile hold, of every plane.
     """
@@ -60,6 +60,7 @@ def account(weight: Packed | jax.Array | np.ndarray) -> Account:
         "indices": weight.indices,
         "scales": weight.scales,
         "zeros": weight.zeros,
+        "tensor_scale": weight.tensor_scale,
     }
     sizes = {name: plane.nbytes for name, plane in planes.items() if plane is not None}
     return account_planes(weight.shape, sizes)
@@ -70,6 +71,9 @@ def account_planes(shape: tuple[int, ...], sizes: Mapping[str, int]) -> Account:
     size, out = shape[-2:]
     lanes = out + -out % LANES
     # Every plane has the same number of bytes for each lane.
+    sizes = dict(sizes)
+    whole = 8 * sizes.pop("tensor_scale", 0)  # of all lanes together
     used = {name: 8 * nbytes // lanes * out if lanes else 0 for name, nbytes in sizes.items()}
     padding = 8 * sum(sizes.values()) - sum(used.values())
+    used["scales"] = used.get("scales", 0) + whole
     return Account(weights=size * out, padding=padding, **used)

@@ -15,7 +15,7 @@ from gossamer.packing.files import SafetensorsFile, sha256
 from gossamer.packing.packed import Packed
 from gossamer.packing.stored import StoredTensor, check_name, parse
 from gossamer.packing.writer import DESCRIPTION, INDEX, LAYOUT_VERSION, weight_map
-from gossamer.quantization.formats import scale_from_bytes
+from gossamer.quantization.scales import scale_from_bytes
 
 _MAX_DESCRIPTION_BYTES = 100_000_000
 

@@ -8,11 +8,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num, Shaped
 
+from gossamer.packing.books import code_type, fields_of, strange
 from gossamer.packing.groups import GROUP_SIZES, compress, fill, index_bits, positions
 from gossamer.packing.layout import LANES, lane_bytes, pack_fields
 from gossamer.packing.packed import Packed
-from gossamer.quantization import Codes, Format, Int
-from gossamer.quantization.formats import round_scale, scale_to_bytes
+from gossamer.quantization import Codes, Format
+from gossamer.quantization.scales import round_scale, scale_to_bytes
 from gossamer.sparsity import NM, Pattern
 
 _FLOAT_BITS = 32
@@ -26,6 +27,7 @@ def why_dense(pattern: Pattern, format: Format | None) -> str | None:
         format: the format of their codes; None for float32 values.
 
     Example:
+        >>> from gossamer.quantization import Int
         >>> why_dense(NM(3, 4), Int(4))
         '3:4 would take 16 bits for 4 weights, dense takes 16'
         >>> why_dense(NM(2, 4), Int(4)) is None
@@ -93,7 +95,7 @@ def pack(
     format: Format,
     pattern: NM | None = None,
     mask: Bool[Array, "in out"] | None = None,
-    activations: Int | None = None,
+    activations: Format | None = None,
 ) -> Packed:
     """Packs codes; sparse where the pattern makes that smaller, else dense (see `why_dense`).
 
@@ -112,6 +114,7 @@ def pack(
             N; a code or a scale is not one of `format`.
 
     Example:
+        >>> from gossamer.quantization import Int
         >>> codes = Int(4).encode(jnp.eye(8, 16))
         >>> packed = pack(codes, Int(4), NM(2, 4))
         >>> packed.values.nbytes, packed.indices.nbytes  # 4 kept weights for each of 16 outputs
@@ -138,6 +141,7 @@ def pack(
         padding=-shape[1] % LANES,
         activations=activations,
         book=format.book,
+        tensor_scale=codes.tensor_scale,
     )
 
 
@@ -179,7 +183,7 @@ def _pack_codes(
 ) -> tuple[Array, Array | None, Array, Array | None]:
     fields = jax.lax.bitcast_convert_type(codes.codes, jnp.uint8)
     if format.book is not None:
-        fields = jnp.asarray(_fields_of(format.book))[fields]
+        fields = jnp.asarray(fields_of(format.book))[fields]
     if pattern is None:
         kept, indices = _tiles(fields, 0), None
     else:
@@ -189,14 +193,6 @@ def _pack_codes(
     scales = scale_to_bytes(_tiles(codes.scales, 1), format.scale)
     zeros = None if codes.zeros is None else _tiles(codes.zeros, 0)
     return values, indices, scales, zeros
-
-
-def _fields_of(book: tuple[int, ...]) -> np.ndarray:
-    """The first field that stands for each code, by the code as a byte."""
-    fields = np.zeros(256, np.uint8)
-    for field in reversed(range(len(book))):
-        fields[book[field] % 256] = field
-    return fields
 
 
 @functools.partial(jax.jit, static_argnames=("pattern",))
@@ -224,7 +220,7 @@ def _tiles(rows: Shaped[Array, "rows out"], padding: int) -> Shaped[Array, "tile
 def _clear(codes: Codes, mask: Array) -> Codes:
     """Codes with those of weights that are not kept set to what stands for 0."""
     if codes.zeros is None:
-        zero = jnp.zeros((), jnp.int8)
+        zero = jnp.zeros((), codes.codes.dtype)
     else:
         zero = jnp.repeat(codes.zeros, codes.codes.shape[0] // codes.zeros.shape[0], axis=0)
     return codes._replace(codes=jnp.where(mask, codes.codes, zero))
@@ -247,6 +243,11 @@ def _check_codes(codes: Codes, format: Format) -> None:
             f"Codes {shape} {'lack' if codes.zeros is None else 'have'} zero points, which does "
             f"not suit {format}."
         )
+    if codes.codes.dtype != code_type(format.book):
+        raise ValueError(
+            f"{format} has codes of {code_type(format.book)}, got {codes.codes.dtype}; encode with "
+            "the format that is given to pack."
+        )
     if not _known(codes.codes, codes.scales) or not codes.codes.size:
         return
     _check_range(codes, format)
@@ -262,9 +263,8 @@ def _check_codes(codes: Codes, format: Format) -> None:
 def _check_range(codes: Codes, format: Format) -> None:
     shape = codes.codes.shape
     if format.book is not None:
-        strange = np.setdiff1d(codes.codes, format.book)
-        if strange.size:
-            raise ValueError(f"Codes {shape} have {strange[0]}, which is no value of {format}.")
+        if (odd := strange(np.asarray(codes.codes), format.book)).size:
+            raise ValueError(f"Codes {shape} have {odd[0]}, which is no value of {format}.")
         return
     low, high = int(jnp.min(codes.codes)), int(jnp.max(codes.codes))
     if low < -(2 ** (format.bits - 1)) or high >= 2 ** (format.bits - 1):

@@ -1,6 +1,7 @@
 """A kernel packed to the last bit, and its reference path in plain JAX."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,10 +12,12 @@ from jaxtyping import Array, Float, Num
 from jaxtyping import Int as IntArray
 
 from gossamer.kernels.product import Layout, Planes, product, why_not
+from gossamer.packing.books import HALVES, codes_of
 from gossamer.packing.groups import expand_bitmap, expand_positions, index_bits
 from gossamer.packing.layout import LANES, lane_index, unpack_fields
-from gossamer.quantization import Codes, Int, Quantized, ScaleType
-from gossamer.quantization.formats import scale_from_bytes
+from gossamer.quantization import Codes, Format, Int, Quantized, ScaleType
+from gossamer.quantization.formats import Book
+from gossamer.quantization.scales import scale_from_bytes
 from gossamer.sparsity import NM
 
 if TYPE_CHECKING:
@@ -47,8 +50,11 @@ class Packed:
         scale: how `scales` are stored; None for float values.
         padding: unused lanes of the last tile, 0 to 15.
         activations: None multiplies by the decoded weights; a format first quantizes each row of
-            `x` dynamically and multiplies integers.
-        book: what codes of 4 bits stand for, 0 first; None is their two's complement (static).
+            `x` dynamically.
+        book: what codes of 4 bits stand for, 0 first, or the small float that codes are; None is
+            their two's complement (static).
+        tensor_scale: a factor of the whole kernel, float32 `[1]`, or one of each tile `[tiles]`
+            where kernels were laid side by side; None for formats without one.
         layer: which one of a stack this kernel is, where the planes have a leading axis of layers;
             see `at`.
     """
@@ -61,8 +67,9 @@ class Packed:
     pattern: NM | None = dataclasses.field(metadata={"static": True})
     scale: ScaleType | None = dataclasses.field(metadata={"static": True})
     padding: int = dataclasses.field(metadata={"static": True})
-    activations: Int | None = dataclasses.field(default=None, metadata={"static": True})
-    book: tuple[int, ...] | None = dataclasses.field(default=None, metadata={"static": True})
+    activations: Format | None = dataclasses.field(default=None, metadata={"static": True})
+    book: Book | None = dataclasses.field(default=None, metadata={"static": True})
+    tensor_scale: _Plane | None = None
     layer: _Plane | None = None
 
     @property
@@ -103,10 +110,15 @@ class Packed:
         """
         if self.bits is None:
             return f"the values are {self.dtype}; kernels multiply codes"
+        if isinstance(self.book, str) and self.book not in HALVES:
+            return f"the codes are {self.book.upper()} floats; kernels multiply integers"
         return why_not(rows, *self.parts())
 
     def parts(self) -> tuple[Planes, Layout]:
-        """What a native kernel needs to know: the arrays, and how to read them."""
+        """What a native kernel needs to know: the arrays, and how to read them.
+
+        Its product is to be multiplied by `factor`.
+        """
         assert self.bits is not None
         assert self.scale is not None
         assert self.scales is not None
@@ -117,9 +129,15 @@ class Packed:
             scale=self.scale,
             out=self.shape[-1],
             activations=self.activations,
-            book=self.book,
+            book=HALVES[self.book] if isinstance(self.book, str) else self.book,
         )
         return planes, layout
+
+    def factor(self) -> Float[Array, " #out"] | float:
+        """What is left to multiply the product of `parts` by."""
+        unit = 0.5 if isinstance(self.book, str) else 1.0
+        scale = _tensor_scale(_own_scale(self), self.shape[-1])
+        return unit if scale is None else scale * np.float32(unit)
 
     def materialize(self) -> Float[Array, "in out"]:
         """The values that the planes stand for, zeros where nothing is kept."""
@@ -143,18 +161,18 @@ class Packed:
 
         None where they are not stored alike, or a kernel before the last does not fill its tiles.
         """
-        every = (self, *others)
+        every = [_scale_each_tile(each) for each in (self, *others)]
         kinds = {jax.tree.structure(dataclasses.replace(each, padding=0)) for each in every}
         shapes = {tuple(plane.shape[1:] for plane in jax.tree.leaves(each)) for each in every}
         if len(kinds) > 1 or len(shapes) > 1 or any(each.padding for each in every[:-1]):
             return None
-        last = dataclasses.replace(self, padding=every[-1].padding)
+        last = dataclasses.replace(every[0], padding=every[-1].padding)
         planes = zip(*map(jax.tree.leaves, every), strict=True)
         joined = [jnp.concatenate(parts, axis=0) for parts in planes]
         return jax.tree.unflatten(jax.tree.structure(last), joined)
 
     def dot(self, x: Float[Array, "*batch in"], /) -> Float[Array, "*batch out"]:
-        """`x` times the decoded kernel, or integers times integers where `activations` is set."""
+        """`x` times the decoded kernel; both are rounded where `activations` is set."""
         return _dot(x, self)
 
     def take(self, indices: IntArray[Array, "*batch"], /) -> Float[Array, "*batch in"]:
@@ -163,6 +181,28 @@ class Packed:
         As in `jax.numpy.take`, -1 is the last column and one outside the kernel gives NaN.
         """
         return _take(self, indices)
+
+
+def _own_scale(kernel: Packed) -> Array | None:
+    """The kernel's tensor scale, taken from its stack."""
+    if kernel.tensor_scale is None or kernel.layer is None:
+        return kernel.tensor_scale
+    return jax.lax.dynamic_index_in_dim(kernel.tensor_scale, kernel.layer, 0, False)
+
+
+def _tensor_scale(scale: Array | None, out: int) -> Array | None:
+    """A tensor scale for each output, where there is more than one for all."""
+    if scale is None or scale.shape[-1] == 1:
+        return scale
+    return jnp.repeat(scale, LANES)[:out]
+
+
+def _scale_each_tile(kernel: Packed) -> Packed:
+    """The kernel with its tensor scale, if any, beside each of its tiles."""
+    if kernel.tensor_scale is None:
+        return kernel
+    tiles = jnp.broadcast_to(kernel.tensor_scale, kernel.values.shape[:1])
+    return dataclasses.replace(kernel, tensor_scale=tiles)
 
 
 def _alone(kernel: Packed) -> Packed:
@@ -176,7 +216,7 @@ def _alone(kernel: Packed) -> Packed:
 @jax.jit
 def _materialize(kernel: Packed) -> Array:
     kernel = _alone(kernel)
-    return _columns(jax.lax.map(_decode, kernel), kernel.shape[-1])
+    return _scaled(_decode_tiles(kernel), kernel)
 
 
 @jax.jit
@@ -185,7 +225,8 @@ def _unpack(kernel: Packed) -> Codes:
     out = kernel.shape[-1]
     scales = _columns(_scales(kernel), out)
     zeros = None if kernel.zeros is None else _columns(kernel.zeros, out)
-    return Codes(_columns(jax.lax.map(_stored, kernel), out), scales, zeros)
+    tiles = jax.lax.map(_stored, dataclasses.replace(kernel, tensor_scale=None))
+    return Codes(_columns(tiles, out), scales, zeros, _tensor_scale(kernel.tensor_scale, out))
 
 
 @jax.jit
@@ -218,13 +259,19 @@ def _kernels(rows: Array, kernel: Packed) -> dict[str, Callable[[Array, Packed],
     if kernel.bits is None:
         return found
     if kernel.why_no_kernel(rows) is None:
-        found["cpu"] = lambda rows, kernel: product(rows, *kernel.parts())
+        found["cpu"] = functools.partial(_times, product)
     if jax.default_backend() == "tpu":
         from gossamer.kernels.product import pallas
 
         if pallas.why_unavailable() is None and pallas.why_not(rows, *kernel.parts()) is None:
-            found["tpu"] = lambda rows, kernel: pallas.product(rows, *kernel.parts())
+            found["tpu"] = functools.partial(_times, pallas.product)
     return found
+
+
+def _times(multiply: Callable[..., Array], rows: Array, kernel: Packed) -> Array:
+    factor = kernel.factor()
+    y = multiply(rows, *kernel.parts())
+    return y if isinstance(factor, float) and factor == 1 else y * jnp.asarray(factor, y.dtype)
 
 
 def _reference(rows: Array, kernel: Packed) -> Array:
@@ -236,8 +283,9 @@ def _reference(rows: Array, kernel: Packed) -> Array:
         return Quantized(_unpack(kernel), format, kernel.activations).dot(rows)
     if rows.shape[0] > _FEW_ROWS:
         return jnp.matmul(rows, _materialize(kernel).astype(rows.dtype))
-    tiles = jax.lax.map(lambda tile: jnp.matmul(rows, _decode(tile).astype(rows.dtype)), kernel)
-    return _columns(tiles, kernel.shape[-1])
+    unscaled = dataclasses.replace(kernel, tensor_scale=None)
+    tiles = jax.lax.map(lambda tile: jnp.matmul(rows, _decode(tile).astype(rows.dtype)), unscaled)
+    return _scaled(_columns(tiles, kernel.shape[-1]), kernel)
 
 
 @jax.jit
@@ -268,12 +316,15 @@ def _take(kernel: Packed, indices: Array) -> Array:
     where = 8 if kernel.pattern is None else index_bits(kernel.pattern) or 8
     columns = dataclasses.replace(
         kernel,
+        tensor_scale=None,
         values=values,
         indices=lanes_of(kernel.indices, where),
         scales=column_of(kernel.scales),
         zeros=column_of(kernel.zeros),
     )
     rows = _decode(columns, lanes=1)[..., 0]
+    if (scale := _tensor_scale(kernel.tensor_scale, out)) is not None:
+        rows = rows * jnp.broadcast_to(scale, (out,))[column][:, None]
     return jnp.where(inside[:, None], rows, jnp.nan).reshape(*indices.shape, kernel.shape[-2])
 
 
@@ -281,6 +332,18 @@ def _scales(kernel: Packed) -> Float[Array, "*tiles groups lanes"]:
     assert kernel.scales is not None
     assert kernel.scale is not None
     return scale_from_bytes(kernel.scales, kernel.scale)
+
+
+def _decode_tiles(kernel: Packed) -> Float[Array, "in out"]:
+    """The values, but for the tensor's scale."""
+    tiles = jax.lax.map(_decode, dataclasses.replace(kernel, tensor_scale=None))
+    return _columns(tiles, kernel.shape[-1])
+
+
+def _scaled(columns: Float[Array, "rows out"], kernel: Packed) -> Float[Array, "rows out"]:
+    """Times the tensor's scale, where there is one."""
+    scale = _tensor_scale(kernel.tensor_scale, columns.shape[-1])
+    return columns if scale is None else columns * scale.astype(columns.dtype)
 
 
 def _decode(kernel: Packed, lanes: int = LANES) -> Float[Array, "*tiles in lanes"]:
@@ -297,14 +360,20 @@ def _decode(kernel: Packed, lanes: int = LANES) -> Float[Array, "*tiles in lanes
 
 def _stored(kernel: Packed, lanes: int = LANES) -> Num[Array, "*tiles in lanes"]:
     """Codes (int8) or float values, tile by tile, with zeros where nothing is kept."""
-    kept = kernel.values
-    if kernel.bits is not None:
-        sign = np.uint8(1 << (kernel.bits - 1))
-        fields = unpack_fields(kept, kernel.bits, lanes)
-        if kernel.book is None:
-            kept = jax.lax.bitcast_convert_type((fields ^ sign) - sign, jnp.int8)
-        else:
-            kept = jnp.asarray(kernel.book, jnp.int8)[fields]
+    if kernel.bits is None:
+        return _spread(kernel.values, kernel, lanes)
+    # As fields: a sum of floats would lose the sign of a zero, and field 0 is 0 in every book.
+    fields = _spread(unpack_fields(kernel.values, kernel.bits, lanes), kernel, lanes)
+    if kernel.book is not None:
+        return jnp.asarray(codes_of(kernel.book))[fields]
+    sign = np.uint8(1 << (kernel.bits - 1))
+    return jax.lax.bitcast_convert_type((fields ^ sign) - sign, jnp.int8)
+
+
+def _spread(
+    kept: Num[Array, "*tiles kept lanes"], kernel: Packed, lanes: int
+) -> Num[Array, "*tiles in lanes"]:
+    """What is kept at its places, zeros elsewhere."""
     if kernel.pattern is None:
         return kept
     assert kernel.indices is not None

@@ -14,11 +14,14 @@ from gossamer.packing.files import DTYPES, SafetensorsFile
 from gossamer.packing.groups import GROUP_SIZES, index_bits
 from gossamer.packing.layout import LANES, lane_bytes
 from gossamer.packing.packed import Packed
-from gossamer.quantization import Codebook, Int, ScaleType
-from gossamer.quantization.formats import SCALE_BITS
+from gossamer.quantization import Codebook, Format, Int, ScaleType
+from gossamer.quantization.formats import Book
+from gossamer.quantization.minifloat import MINIFLOATS
+from gossamer.quantization.scales import SCALE_BITS
+from gossamer.recipe import format_from_plain, to_plain
 from gossamer.sparsity import NM
 
-PlaneName: TypeAlias = Literal["values", "indices", "scales", "zeros"]
+PlaneName: TypeAlias = Literal["values", "indices", "scales", "zeros", "tensor_scale"]
 PLANES: tuple[PlaneName, ...] = get_args(PlaneName)
 _SCALE_DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "e8m0": "uint8", "e4m3": "uint8"}
 _FLOATS = ("float32", "bfloat16")
@@ -61,6 +64,7 @@ class StoredTensor:
         dtype: what its values are when read, or decoded.
         packed: whether it is packed; the fields that follow are those of `Packed`.
         groups: scales for each output.
+        tensor_scale: whether there is one more scale, of the whole tensor.
     """
 
     path: str
@@ -73,8 +77,9 @@ class StoredTensor:
     scale: ScaleType | None = None
     groups: int = 0
     symmetric: bool = True
-    activations: Int | None = None
-    book: tuple[int, ...] | None = None
+    activations: Format | None = None
+    book: Book | None = None
+    tensor_scale: bool = False
 
     @property
     def padding(self) -> int:
@@ -85,7 +90,10 @@ class StoredTensor:
         """What it is in words, for tables."""
         if not self.packed:
             return f"plain {self.dtype}"
-        codes = f"int{self.bits}" if self.book is None else Codebook(self.book).name
+        if isinstance(self.book, str):
+            codes = f"{self.book.upper()} float"
+        else:
+            codes = f"int{self.bits}" if self.book is None else Codebook(self.book).name
         values = str(self.dtype) if self.bits is None else codes
         return f"{self.pattern or 'dense'} {values}"
 
@@ -119,6 +127,8 @@ class StoredTensor:
         planes["scales"] = (np.dtype(_SCALE_DTYPES[self.scale]), groups)
         if not self.symmetric:
             planes["zeros"] = (np.dtype(np.int8), groups)
+        if self.tensor_scale:
+            planes["tensor_scale"] = (np.dtype(np.float32), (1,))
         return planes
 
     def account(self) -> Account:
@@ -157,6 +167,7 @@ class StoredTensor:
             padding=self.padding,
             activations=self.activations,
             book=self.book,
+            tensor_scale=planes.get("tensor_scale"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -174,8 +185,9 @@ class StoredTensor:
             "groups": self.groups,
             "symmetric": self.symmetric,
             "padding": self.padding,
-            "activations": self.activations and dataclasses.asdict(self.activations),
-            "book": self.book and list(self.book),
+            "activations": self.activations and to_plain(self.activations),
+            "book": list(self.book) if isinstance(self.book, tuple) else self.book,
+            "tensor_scale": self.tensor_scale,
         }
 
 
@@ -196,6 +208,7 @@ def describe(path: str, weight: Packed | np.ndarray, planes: Mapping[str, Plane]
         symmetric=weight.zeros is None,
         activations=weight.activations,
         book=weight.book,
+        tensor_scale=weight.tensor_scale is not None,
     )
 
 
@@ -254,8 +267,9 @@ def _parse_packed(
         scale=scale,
         groups=groups,
         symmetric=symmetric,
-        activations=None if entry["activations"] is None else Int(**entry["activations"]),
+        activations=_activations(entry["activations"]),
         book=_book(entry.get("book"), bits, symmetric),
+        tensor_scale="tensor_scale" in planes,
     )
     if entry["padding"] != stored.padding:
         raise ValueError(f"shape {shape} has padding {stored.padding}, got {entry['padding']!r}")
@@ -271,10 +285,21 @@ def _pattern(fields: Any) -> NM:
     return pattern
 
 
-def _book(values: Any, bits: int | None, symmetric: bool) -> tuple[int, ...] | None:
-    """A codebook; models that were saved before there were any have none."""
+def _activations(fields: Any) -> Format | None:
+    """A format; models that were saved when all were integers do not say its type."""
+    if fields is None:
+        return None
+    return format_from_plain(fields) if "type" in fields else Int(**fields)
+
+
+def _book(values: Any, bits: int | None, symmetric: bool) -> Book | None:
+    """A codebook or a float; models that were saved before there were any have none."""
     if values is None:
         return None
+    if isinstance(values, str):
+        if values not in MINIFLOATS or MINIFLOATS[values].bits != bits or not symmetric:
+            raise ValueError(f"float {values!r} does not suit {bits} bits, symmetric={symmetric}")
+        return values
     if bits != 4 or not symmetric or any(type(value) is not int for value in values):
         raise ValueError(f"codebook {values!r} does not suit {bits} bits, symmetric={symmetric}")
     return Codebook(tuple(values)).values

@@ -4,8 +4,28 @@ A format is a frozen value that turns arrays into codes and scales and back; `Qu
 kernel in such a format with exact reference numerics. Bits and bytes are `gossamer.packing`'s.
 """
 
+from gossamer.quantization.clipping import ClipSearch
 from gossamer.quantization.codebook import E2M1, Codebook
-from gossamer.quantization.formats import Codes, Format, Int, ScaleType
+from gossamer.quantization.float8 import Float8
+from gossamer.quantization.formats import Codes, Format
+from gossamer.quantization.hbfp import HBFP
+from gossamer.quantization.integers import Int
+from gossamer.quantization.mx import MX
+from gossamer.quantization.nvfp4 import NVFP4
 from gossamer.quantization.quantized import Quantized
+from gossamer.quantization.scales import ScaleType
 
-__all__ = ["E2M1", "Codebook", "Codes", "Format", "Int", "Quantized", "ScaleType"]
+__all__ = [
+    "E2M1",
+    "HBFP",
+    "MX",
+    "NVFP4",
+    "ClipSearch",
+    "Codebook",
+    "Codes",
+    "Float8",
+    "Format",
+    "Int",
+    "Quantized",
+    "ScaleType",
+]

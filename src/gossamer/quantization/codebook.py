@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int8
 
-from gossamer.quantization.formats import Format, ScaleType, round_scale
+from gossamer.quantization.formats import Format
+from gossamer.quantization.scales import ScaleType, round_scale
 
 E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 """The values of OCP's FP4 in the order of its codes, doubled to be integers: 0.5 is 1."""
@@ -65,8 +66,21 @@ class Codebook(Format):
         below = jnp.min(groups, axis=1) * np.float32(1 / min(self.values))
         return round_scale(jnp.maximum(above, below), self.scale), None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value of the book."""
+        return min(self.values), max(self.values)
+
+    @property
+    def widest_step(self) -> float:
+        """The largest distance of two neighbours in the book."""
+        return max(high - low for low, high in itertools.pairwise(sorted(set(self.values))))
+
     def nearest(
-        self, scaled: Float[Array, "*dims"], zeros: Int8[Array, "*#dims"] | None = None
+        self,
+        scaled: Float[Array, "*dims"],
+        zeros: Int8[Array, "*#dims"] | None = None,
+        noise: Float[Array, "*dims"] | None = None,
     ) -> Int8[Array, "*dims"]:
         """The nearest values of the book; of two, the one an even number of steps from 0.
 
@@ -81,7 +95,11 @@ class Codebook(Format):
         zero = ordered.index(0)
         codes = jnp.full(scaled.shape, ordered[0], jnp.int32)
         for index, (low, high) in enumerate(itertools.pairwise(ordered), start=1):
-            middle = np.float32((low + high) / 2)
-            beyond = scaled > middle if (index - zero) % 2 else scaled >= middle
+            if noise is None:
+                middle = np.float32((low + high) / 2)
+                beyond = scaled > middle if (index - zero) % 2 else scaled >= middle
+            else:
+                part = (scaled - low) * np.float32(1 / (high - low))
+                beyond = part + noise >= 1 if low >= 0 else 1 - part + noise < 1
             codes = codes + jnp.where(beyond, high - low, 0)
         return codes.astype(jnp.int8)

@@ -1,7 +1,7 @@
-"""Integer formats: the one quantizer that training, post-training, packing and kernels share.
+"""What a number format is: the one quantizer of training, post-training, packing and kernels.
 
-Conventions: symmetric codes lie in `[-qmax, qmax]` with `qmax = 2^(bits-1) - 1`; a scale is
-absmax / qmax, 1 where absmax is 0; rounding is half to even; clipping comes before the cast.
+Conventions: a scale brings the largest element of its group to the largest code, and is 1 where all
+are 0; rounding is half to even; clipping comes before the cast.
 
 Every division is written as a product with a float32 reciprocal: XLA turns a division by a constant
 or by a broadcast array into one, and any other not, so that the same weight could get other codes
@@ -9,30 +9,41 @@ in another program.
 """
 
 import abc
-import dataclasses
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8, UInt32
+from jaxtyping import Array, Float, Int8, Key, Num
 
-ScaleType: TypeAlias = Literal["float32", "bfloat16", "e8m0", "e4m3"]
-"""How a scale is stored: float32, bfloat16, a power of two in one byte (OCP E8M0), or E4M3."""
+from gossamer.quantization.minifloat import MinifloatName
+from gossamer.quantization.scales import SCALE_BITS, SMALLEST, ScaleType
 
-SCALE_BITS: dict[ScaleType, int] = {"float32": 32, "bfloat16": 16, "e8m0": 8, "e4m3": 8}
+Noise: TypeAlias = Float[Array, "in out"] | Key[Array, ""]
+"""For stochastic rounding: a uniform number in [0, 1) for each element, or a key to draw them."""
+
+Book: TypeAlias = tuple[int, ...] | MinifloatName
+"""What stored codes stand for, by number: sixteen integers of choice, or small floats."""
 
 
 class Codes(NamedTuple):
-    """Integers with their scales: the value is `(codes - zeros) * scales`, a group at a time.
+    """Numbers of few bits with their scales: what a kernel is when it is quantized.
 
-    `scales` are float32 numbers that their storage type holds exactly. `zeros` are there for
-    asymmetric formats only. Groups run along `in`, in order, and have the length in / groups.
+    The value is `(codes - zeros) * scales * tensor_scale`, a group at a time. Groups run along
+    `in`, in order, and have the length in / groups.
+
+    Attributes:
+        codes: one byte each: int8 where a format's elements are integers, an ml_dtypes float8
+            where they are small floats (each value of FP4 and FP6 is one of E4M3).
+        scales: float32 numbers that their storage type holds exactly.
+        zeros: zero points, for asymmetric formats only.
+        tensor_scale: one factor of all elements, or of each output, for formats that have one.
     """
 
-    codes: Int8[Array, "in out"]
+    codes: Num[Array, "in out"]
     scales: Float[Array, "groups out"]
     zeros: Int8[Array, "groups out"] | None = None
+    tensor_scale: Float[Array, " #out"] | None = None
 
     def decode(self) -> Float[Array, "in out"]:
         """The values, float32."""
@@ -40,7 +51,8 @@ class Codes(NamedTuple):
         codes = self.codes.reshape(groups, -1, out).astype(jnp.float32)
         if self.zeros is not None:
             codes = codes - self.zeros[:, None, :].astype(jnp.float32)
-        return (codes * self.scales[:, None, :]).reshape(self.codes.shape)
+        values = (codes * self.scales[:, None, :]).reshape(self.codes.shape)
+        return values if self.tensor_scale is None else values * self.tensor_scale
 
 
 class Format(abc.ABC):
@@ -59,9 +71,19 @@ class Format(abc.ABC):
     symmetric: bool
 
     @property
-    def book(self) -> tuple[int, ...] | None:
+    def book(self) -> Book | None:
         """The codes that their bits stand for, by number; None where that is two's complement."""
         return None
+
+    @property
+    @abc.abstractmethod
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest code."""
+
+    @property
+    @abc.abstractmethod
+    def widest_step(self) -> float:
+        """The largest distance of two neighbouring codes."""
 
     def _check(self) -> None:
         name = type(self).__name__
@@ -91,177 +113,118 @@ class Format(abc.ABC):
             )
         return size // self.group
 
-    def bits_per_element(self, size: int) -> float:
-        """Bits of a dense element with its share of scale and zero point, for an axis of `size`."""
+    def bits_per_element(self, size: int, outputs: int = 1) -> float:
+        """Bits of a dense element with its share of scales and zero points.
+
+        Args:
+            size: elements along the reduction axis.
+            outputs: how many such axes share a scale of the tensor, where the format has one.
+        """
         per_group = SCALE_BITS[self.scale] + (0 if self.symmetric else 8)
         return self.bits + per_group * self.groups(size) / size
+
+    def tensor_scale(self, kernel: Float[Array, "in out"]) -> Float[Array, " 1"] | None:
+        """The factor that all elements are divided by first; None for formats without one."""
+        return None
 
     @abc.abstractmethod
     def grid(
         self, groups: Float[Array, "groups group out"]
     ) -> tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]:
-        """Chooses the scale, and the zero point if there are any, of each group."""
+        """Chooses the scale, and the zero point if there are any, of each group.
+
+        The elements are divided by the tensor's scale already, where there is one.
+        """
 
     @abc.abstractmethod
     def nearest(
-        self, scaled: Float[Array, "*dims"], zeros: Int8[Array, "*#dims"] | None = None
-    ) -> Int8[Array, "*dims"]:
-        """The codes of values that are divided by their scales."""
+        self,
+        scaled: Float[Array, "*dims"],
+        zeros: Int8[Array, "*#dims"] | None = None,
+        noise: Float[Array, "*dims"] | None = None,
+    ) -> Num[Array, "*dims"]:
+        """The codes of values that are divided by their scales.
+
+        With `noise` that is the code towards 0 or the one beyond, the latter where the noise, of
+        [0, 1), and the part of the step that is left add up to 1 or more; a value that a code
+        represents never moves.
+        """
 
     def round(
         self,
         values: Float[Array, "*dims"],
         scales: Float[Array, "*#dims"],
         zeros: Int8[Array, "*#dims"] | None,
-    ) -> Int8[Array, "*dims"]:
+        noise: Float[Array, "*dims"] | None = None,
+    ) -> Num[Array, "*dims"]:
         """The codes of `values` on a given grid."""
-        return self.nearest(values * (1 / scales), zeros)
+        return self.nearest(values * (1 / scales), zeros, noise)
 
-    def encode(self, kernel: Float[Array, "in out"]) -> Codes:
-        """Rounds each element to the nearest point of its group's grid.
+    def encode(self, kernel: Float[Array, "in out"], noise: Noise | None = None) -> Codes:
+        """Rounds each element to a point of its group's grid.
 
         Args:
             kernel: finite values, any float dtype; computed in float32.
+            noise: rounds stochastically, so that the mean of many draws is the value itself;
+                None rounds to nearest, ties to even.
+
+        Raises:
+            ValueError: `group` does not divide the reduction axis; `noise` is of another shape.
+        """
+        groups = self.groups(kernel.shape[0])
+        draws = None if noise is None else _uniform(noise, kernel.shape)
+        values = kernel.astype(jnp.float32)
+        tensor_scale = self.tensor_scale(values)
+        if tensor_scale is not None:
+            values = values * (1 / tensor_scale)
+        blocks = values.reshape(groups, -1, kernel.shape[1])
+        scales, zeros = self.grid(blocks)
+        codes = self.round(
+            blocks,
+            scales[:, None, :],
+            None if zeros is None else zeros[:, None, :],
+            None if draws is None else draws.reshape(blocks.shape),
+        )
+        return Codes(codes.reshape(kernel.shape), scales, zeros, tensor_scale)
+
+    def decode(self, codes: Codes) -> Float[Array, "in out"]:
+        """The values that codes of this format stand for."""
+        return codes.decode()
+
+    def quantize(
+        self, kernel: Float[Array, "in out"], noise: Noise | None = None
+    ) -> Float[Array, "in out"]:
+        """The values that the codes of a kernel stand for: `encode`, then `decode`."""
+        return self.decode(self.encode(kernel, noise))
+
+    def error_bound(
+        self, kernel: Float[Array, "in out"], *, stochastic: bool = False
+    ) -> Float[Array, "groups out"]:
+        """How far off, at most, `quantize` puts any element of each group.
+
+        Half the widest step, or what the group's ends lie outside the grid; a whole step when
+        rounding is stochastic. 2^-22 of the largest element is added for float32's own rounding.
 
         Raises:
             ValueError: `group` does not divide the reduction axis.
         """
-        groups = self.groups(kernel.shape[0])
-        blocks = kernel.astype(jnp.float32).reshape(groups, -1, kernel.shape[1])
-        scales, zeros = self.grid(blocks)
-        codes = self.round(blocks, scales[:, None, :], None if zeros is None else zeros[:, None, :])
-        return Codes(codes.reshape(kernel.shape), scales, zeros)
+        codes = self.encode(kernel)
+        unit = codes.scales if codes.tensor_scale is None else codes.scales * codes.tensor_scale
+        groups = kernel.astype(jnp.float32).reshape(unit.shape[0], -1, kernel.shape[1])
+        zeros = 0 if codes.zeros is None else codes.zeros.astype(jnp.float32)
+        low, high = (unit * (end - zeros) for end in self.ends)
+        outside = jnp.maximum(jnp.max(groups, axis=1) - high, low - jnp.min(groups, axis=1))
+        step = unit * np.float32(self.widest_step * (1.0 if stochastic else 0.5))
+        slack = jnp.max(jnp.abs(groups), axis=1) * np.float32(2.0**-22) + np.float32(SMALLEST)
+        return jnp.maximum(step, outside) + slack
 
 
-@dataclasses.dataclass(frozen=True)
-class Int(Format):
-    """Integers of `bits` with a scale per output, or per `group` of elements along `in`.
-
-    Attributes:
-        bits: bits of a code, 2 to 8.
-        group: original elements that share a scale along the reduction axis; None is all of them.
-        scale: how scales are stored; codes are computed with the stored scale.
-        symmetric: False adds an integer zero point per scale and fits the grid to minimum and
-            maximum of the group, both widened to include 0, so that 0 stays exact.
-
-    Example:
-        >>> Int(4).encode(jnp.array([[7.0], [1.4], [-0.6]])).codes.ravel()
-        Array([ 7,  1, -1], dtype=int8)
-    """
-
-    bits: int
-    group: int | None = None
-    scale: ScaleType = "float32"
-    symmetric: bool = True
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ValueError(f"Int needs 2 <= bits <= 8, got bits={self.bits}.")
-        self._check()
-
-    def __str__(self) -> str:
-        grid = "" if self.symmetric else " asymmetric"
-        return f"int{self.bits}{grid}, {self._scales()}"
-
-    @property
-    def qmax(self) -> int:
-        """The highest code."""
-        return 2 ** (self.bits - 1) - 1
-
-    @property
-    def qmin(self) -> int:
-        """The lowest code: -qmax, or one lower where a zero point shifts the grid."""
-        return -self.qmax if self.symmetric else -self.qmax - 1
-
-    def grid(
-        self, groups: Float[Array, "groups group out"]
-    ) -> tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]:
-        """Chooses the scale, and the zero point of an asymmetric grid, of each group.
-
-        Source: symmetric, absmax / qmax. Asymmetric, the min/max grid of Frantar et al. 2022
-        (arXiv 2210.17323, released code) with codes shifted to be signed.
-        """
-        if self.symmetric:
-            absmax = jnp.max(jnp.abs(groups), axis=1)
-            return round_scale(absmax * np.float32(1 / self.qmax), self.scale), None
-        low = jnp.minimum(jnp.min(groups, axis=1), 0)
-        high = jnp.maximum(jnp.max(groups, axis=1), 0)
-        scales = round_scale((high - low) * np.float32(1 / (2**self.bits - 1)), self.scale)
-        zeros = jnp.clip(jnp.round(-low * (1 / scales)) + self.qmin, self.qmin, self.qmax)
-        return scales, zeros.astype(jnp.int8)
-
-    def nearest(
-        self, scaled: Float[Array, "*dims"], zeros: Int8[Array, "*#dims"] | None = None
-    ) -> Int8[Array, "*dims"]:
-        """The codes of values that are divided by their scales: half to even, clipped, then cast.
-
-        Example:
-            >>> Int(4).nearest(jnp.array([0.5, 1.5, -9.0]))
-            Array([ 0,  2, -7], dtype=int8)
-        """
-        codes = jnp.round(scaled)
-        if zeros is not None:
-            codes = codes + zeros
-        return jnp.clip(codes, self.qmin, self.qmax).astype(jnp.int8)
-
-
-def round_scale(scale: Float[Array, "*dims"], kind: ScaleType) -> Float[Array, "*dims"]:
-    """Rounds a scale up or to nearest to one its storage type holds; 1 where it is 0 or subnormal.
-
-    bfloat16 and E4M3 round to nearest; E8M0 rounds up to a power of two, so that nothing clips.
-    Every result is a positive, normal float32 number, and so is its reciprocal.
-
-    Example:
-        >>> round_scale(jnp.array([0.0, 0.3]), "e8m0")
-        Array([1. , 0.5], dtype=float32)
-    """
-    scale = scale.astype(jnp.float32)
-    # What is below the normal numbers counts as 0 whether the machine flushes it or not, so that
-    # the same inputs give the same codes everywhere.
-    smallest = jnp.finfo(jnp.float32).smallest_normal
-    positive = jnp.where(scale < smallest, 1.0, jnp.minimum(scale, 1 / smallest))  # NaN stays
-    if kind == "bfloat16":
-        # Not a cast to bfloat16 and back, which XLA may simplify away inside a larger program.
-        return jax.lax.reduce_precision(positive, exponent_bits=8, mantissa_bits=7)
-    if kind == "e8m0":
-        return _decode_e8m0(_ceil_exponent(positive))
-    if kind == "e4m3":
-        # 2^-9 is the smallest positive E4M3 number and 448 the largest.
-        clipped = jnp.clip(positive, 2.0**-9, 448.0)
-        return clipped.astype(jnp.float8_e4m3fn).astype(jnp.float32)
-    return positive
-
-
-def scale_to_bytes(scale: Float[Array, "*dims"], kind: ScaleType) -> Array:
-    """The stored form of scales: float32, bfloat16, or uint8 for the one-byte kinds.
-
-    `scale` holds only numbers that the kind represents, as `round_scale` returns them.
-    """
-    if kind == "e8m0":
-        return _ceil_exponent(scale).astype(jnp.uint8)
-    if kind == "e4m3":
-        return jax.lax.bitcast_convert_type(scale.astype(jnp.float8_e4m3fn), jnp.uint8)
-    return scale.astype(jnp.dtype(kind))
-
-
-def scale_from_bytes(stored: Array, kind: ScaleType) -> Float[Array, "*dims"]:
-    """The float32 scales that `scale_to_bytes` stored."""
-    if kind == "e8m0":
-        return _decode_e8m0(stored.astype(jnp.uint32))
-    if kind == "e4m3":
-        return jax.lax.bitcast_convert_type(stored, jnp.float8_e4m3fn).astype(jnp.float32)
-    return stored.astype(jnp.float32)
-
-
-def _ceil_exponent(scale: Float[Array, "*dims"]) -> UInt32[Array, "*dims"]:
-    """The biased exponent of the smallest power of two >= a normal `scale`, at most 254.
-
-    Read off the bits: `exp2` and `log2` are not exact on every backend.
-    """
-    bits = jax.lax.bitcast_convert_type(scale.astype(jnp.float32), jnp.uint32)
-    above = (bits & np.uint32(0x7FFFFF)) != 0
-    return jnp.minimum((bits >> 23) + above.astype(jnp.uint32), np.uint32(254))
-
-
-def _decode_e8m0(exponent: UInt32[Array, "*dims"]) -> Float[Array, "*dims"]:
-    return jax.lax.bitcast_convert_type(exponent << 23, jnp.float32)
+def _uniform(noise: Noise, shape: tuple[int, ...]) -> Float[Array, "in out"]:
+    if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+        return jax.random.uniform(noise, shape)
+    if noise.shape != shape:
+        raise ValueError(
+            f"Stochastic rounding of a kernel {shape} needs a uniform number for each element, or "
+            f"a key, got noise of shape {noise.shape}."
+        )
+    return noise

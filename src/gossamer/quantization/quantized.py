@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 from jaxtyping import Int as IntArray
 
-from gossamer.quantization.formats import Codes, Format, Int
+from gossamer.quantization.formats import Codes, Format
+from gossamer.quantization.integers import Int
 
 
 @jax.tree_util.register_dataclass
@@ -21,12 +23,13 @@ class Quantized:
         data: codes, scales and zero points.
         format: the format of the codes (static).
         activations: None multiplies by the decoded weights; a format first quantizes each row of
-            `x` dynamically and multiplies integers (static).
+            `x` dynamically: `Int` without groups multiplies integers, any other multiplies what
+            both operands stand for (static).
     """
 
     data: Codes
     format: Format = dataclasses.field(metadata={"static": True})
-    activations: Int | None = dataclasses.field(default=None, metadata={"static": True})
+    activations: Format | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,20 +56,82 @@ class Quantized:
         kinds = {(each.format, each.activations) for each in every}
         if len(kinds) > 1 or len({each.shape[0] for each in every}) > 1:
             return None
-        planes = jax.tree.map(lambda *planes: jnp.concatenate(planes, -1), *[e.data for e in every])
+        data = [_per_output(each.data) for each in every]
+        planes = jax.tree.map(lambda *planes: jnp.concatenate(planes, -1), *data)
         return dataclasses.replace(self, data=planes)
 
     def dot(self, x: Float[Array, "*batch in"], /) -> Float[Array, "*batch out"]:
-        """`x` times the decoded kernel, or integers times integers where `activations` is set."""
+        """`x` times the decoded kernel; both are rounded where `activations` is set."""
         if self.activations is None:
             return jnp.matmul(x, self.materialize().astype(x.dtype))
-        return integer_dot(x, self.data, self.activations)
+        check_activations(self.activations, self.format)
+        if isinstance(self.activations, Int) and is_integer_product(self.data, self.activations):
+            return integer_dot(x, self.data, self.activations)
+        return rounded_dot(x, self.data, self.activations)
 
     def take(self, indices: IntArray[Array, "*batch"], /) -> Float[Array, "*batch in"]:
         """Decodes the output columns `indices`, one row each."""
         flat = indices.reshape(-1)
-        columns = jax.tree.map(lambda plane: jnp.take(plane, flat, axis=1), self.data)
+        data = _per_output(self.data)
+        columns = jax.tree.map(lambda plane: jnp.take(plane, flat, axis=-1), data)
         return columns.decode().T.reshape(*indices.shape, self.shape[0])
+
+
+def _per_output(data: Codes) -> Codes:
+    """Codes whose tensor scale, if any, is one for each output, so that outputs can be chosen."""
+    if data.tensor_scale is None:
+        return data
+    return data._replace(tensor_scale=jnp.broadcast_to(data.tensor_scale, data.codes.shape[-1:]))
+
+
+def check_activations(activations: Format, weights: Format) -> None:
+    """Raises where a product of these formats has no meaning.
+
+    Raises:
+        ValueError: the activations are asymmetric, or the groups of one run over those of the
+            other.
+    """
+    if not activations.symmetric:
+        raise ValueError(
+            f"Activations are quantized symmetrically, got {activations}; leave out symmetric."
+        )
+    own, other = activations.group, weights.group
+    if own is not None and other is not None and own % other and other % own:
+        raise ValueError(
+            f"Activations in groups of {own} ({activations}) do not line up with weights in groups "
+            f"of {other} ({weights}); choose groups of which one divides the other."
+        )
+
+
+def is_integer_product(kernel: Codes, activations: Format) -> bool:
+    """Whether integers are multiplied and summed before any scale is applied."""
+    plain = isinstance(activations, Int) and activations.group is None
+    return plain and jnp.issubdtype(kernel.codes.dtype, jnp.integer)
+
+
+def quantize_rows(x: Float[Array, "rows in"], format: Format) -> Float[Array, "rows in"]:
+    """What each row is when it is quantized on its own, a scale of the tensor included."""
+    return jax.vmap(lambda row: format.quantize(row[:, None])[:, 0])(x)
+
+
+def rounded_dot(
+    x: Float[Array, "*batch in"], kernel: Codes, activations: Format
+) -> Float[Array, "*batch out"]:
+    r"""Multiplies what the codes of both operands stand for, in float32.
+
+    In exact arithmetic that is the sum over blocks of the scales' product times that of the
+    elements, as an MX unit computes it (OCP MX v1.0, section 6.4). The derivative in `x` is that
+    of `integer_dot`.
+
+    Args:
+        x: activations; each row is quantized on its own, in groups along `in`.
+        kernel: the quantized kernel.
+        activations: the format of the rows.
+
+    Raises:
+        ValueError: the format's group does not divide `in`.
+    """
+    return _straight_through(_multiply_rounded, x, kernel, activations)
 
 
 def integer_dot(
@@ -92,11 +157,38 @@ def integer_dot(
             f"Activations are quantized symmetrically with one scale a row, got {activations}; "
             "leave out group and symmetric."
         )
-    return _integer_dot(x, kernel, activations)
+    return _straight_through(_multiply_integers, x, kernel, activations)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _integer_dot(
+_Product: TypeAlias = Callable[[Array, Codes, Any], Array]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 3))
+def _straight_through(multiply: _Product, x: Array, kernel: Codes, activations: Format) -> Array:
+    return multiply(x, kernel, activations)
+
+
+@_straight_through.defjvp
+def _derivative(
+    multiply: _Product,
+    activations: Format,
+    primals: tuple[Array, Codes],
+    tangents: tuple[Array, Codes],
+) -> tuple[Array, Array]:
+    x, kernel = primals
+    y = _straight_through(multiply, x, kernel, activations)
+    return y, jnp.matmul(tangents[0], kernel.decode().astype(x.dtype))
+
+
+def _multiply_rounded(
+    x: Float[Array, "*batch in"], kernel: Codes, activations: Format
+) -> Float[Array, "*batch out"]:
+    rows = quantize_rows(x.reshape(-1, x.shape[-1]).astype(jnp.float32), activations)
+    y = jnp.matmul(rows, kernel.decode())
+    return y.reshape(*x.shape[:-1], y.shape[-1]).astype(x.dtype)
+
+
+def _multiply_integers(
     x: Float[Array, "*batch in"], kernel: Codes, activations: Int
 ) -> Float[Array, "*batch out"]:
     groups, out = kernel.scales.shape
@@ -116,12 +208,3 @@ def _integer_dot(
     scaled = (sums.astype(jnp.float32) * kernel.scales[:, None, :]).sum(axis=0)
     y = scaled * quantized.scales.reshape(-1, 1)
     return y.reshape(*x.shape[:-1], out).astype(x.dtype)
-
-
-@_integer_dot.defjvp
-def _straight_through(
-    activations: Int, primals: tuple[Array, Codes], tangents: tuple[Array, Codes]
-) -> tuple[Array, Array]:
-    x, kernel = primals
-    y = _integer_dot(x, kernel, activations)
-    return y, jnp.matmul(tangents[0], kernel.decode().astype(x.dtype))

@@ -23,7 +23,7 @@ from gossamer.kernels.product._pallas_codes import place_bits
 from gossamer.kernels.product._pallas_kernel import decode_scales
 from gossamer.packing.groups import GROUP_SIZES, index_bits
 from gossamer.quantization import Int
-from gossamer.quantization.formats import scale_from_bytes
+from gossamer.quantization.scales import scale_from_bytes
 from gossamer.sparsity import NM
 from tests.kernels.oracle import UNIT, exact, made
 from tests.kernels.product.layouts import LAYOUTS

@@ -12,7 +12,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 from gossamer.kernels import library
-from gossamer.quantization import Int, ScaleType
+from gossamer.quantization import Format, Int, ScaleType
 from gossamer.sparsity import NM
 
 LONGEST_GROUP = 65536
@@ -58,7 +58,7 @@ class Layout:
     pattern: NM | None
     scale: ScaleType
     out: int
-    activations: Int | None
+    activations: Format | None
     book: tuple[int, ...] | None = None
 
 

@@ -23,7 +23,7 @@ from gossamer.kernels.product._pallas_blocks import (
 from gossamer.kernels.product._pallas_codes import COLUMN_BYTES, OUTPUTS, TILES, place_bits
 from gossamer.kernels.product._pallas_kernel import add_block
 from gossamer.kernels.product.op import LONGEST_GROUP, Layout, Planes, like_result
-from gossamer.quantization import Int
+from gossamer.quantization import Format, Int
 from gossamer.sparsity import NM
 
 _SIZES = (2, 4, 8, 16)
@@ -96,8 +96,8 @@ def _why_not_groups(size: int, groups: int, layout: Layout) -> str | None:
     return None
 
 
-def _why_not_activations(format: Int | None) -> str | None:
-    if format is not None and (format.group is not None or not format.symmetric):
+def _why_not_activations(format: Format | None) -> str | None:
+    if format is not None and format != Int(format.bits):
         return f"activations are {format}; kernels quantize symmetrically with one scale a row"
     return None
 
