@@ -13,7 +13,10 @@ from gossamer.cli.texts import evaluation_windows
 if TYPE_CHECKING:
     from gossamer.compression.interplay import Budget, Cell, Experiment, Recommendation, Result
 
-FormatName: TypeAlias = Literal["INT8", "INT4", "INT2"]
+FormatName: TypeAlias = (
+    Literal["HBFP8", "HBFP6", "HBFP4", "MXFP8-E4M3", "MXFP8-E5M2", "MXFP6-E2M3", "MXFP6-E3M2"]
+    | Literal["MXFP4", "MXINT8", "NVFP4", "INT8", "INT4", "INT2"]
+)
 PatternName: TypeAlias = Literal["50%", "2:4", "75%", "1:4"]
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int8, UInt32
+from jaxtyping import Array, Bool, Float, Int8, Num, UInt32
 from jaxtyping import Int as IntArray
 
 from gossamer.quantization import Codes, Format
@@ -28,7 +28,7 @@ Tree = TypeVar("Tree")
 class Part(NamedTuple):
     """What is settled of some rows: float values or codes, what stays, errors, grids."""
 
-    result: Float[Array, "rows out"] | Int8[Array, "rows out"]
+    result: Num[Array, "rows out"]
     keep: Bool[Array, "rows out"]
     errors: Float[Array, "rows out"]
     grid: Grid | None
@@ -67,8 +67,13 @@ def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Format |
         groups = (format.groups(shape[0]), shape[1])
         zeros = None if format.symmetric else jnp.zeros(groups, jnp.int8)
         grid = (jnp.ones(groups, jnp.float32), zeros)
-    result = jnp.zeros(shape, jnp.float32 if format is None else jnp.int8)
+    result = jnp.zeros(shape, jnp.float32 if format is None else _dtype(format))
     return Part(result, jnp.ones(shape, bool), jnp.zeros(shape, jnp.float32), grid)
+
+
+def _dtype(format: Format) -> jnp.dtype:
+    """That of a format's codes."""
+    return jax.eval_shape(format.nearest, jax.ShapeDtypeStruct((1,), jnp.float32)).dtype
 
 
 def _read(planes: Tree, start: IntArray[Array, ""], rows: int = 1) -> Tree:

@@ -18,7 +18,7 @@ derived here, and property tests hold the library to them.
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64
 
-from gossamer.quantization import Format
+from gossamer.quantization import Format, Int
 from gossamer.sparsity import NM, Pattern
 
 
@@ -83,7 +83,6 @@ def why_no_guarantee(pattern: Pattern, format: Format, *, by_magnitude: bool = T
         by_magnitude: whether the mask keeps the largest weights; False for Wanda and SparseGPT.
 
     Example:
-        >>> from gossamer.quantization import Int
         >>> why_no_guarantee(NM(2, 4), Int(4, group=32)) is None
         True
         >>> why_no_guarantee(NM(2, 4), Int(4), by_magnitude=False)
@@ -98,6 +97,9 @@ def why_no_guarantee(pattern: Pattern, format: Format, *, by_magnitude: bool = T
         return f"{pattern} lets weights of different scales compete for a place"
     if format.group is not None and format.group % pattern.m:
         return f"groups of {pattern.m} run over the ends of {format.group} weights with one scale"
-    if not format.symmetric:
-        return "a scale that depends on the least and the largest weight changes with either"
+    low, high = format.ends
+    if low != -high:
+        return "where a grid's two sides differ, a scale depends on more than the largest magnitude"
+    if isinstance(format, Int) and format.clip is not None:
+        return "a searched clip depends on all weights, not on the largest alone"
     return None

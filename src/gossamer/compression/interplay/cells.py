@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -112,21 +112,23 @@ class Result:
         """Reads what `to_dict` made and JSON has kept, whose lists are tuples here.
 
         Raises:
-            TypeError: a field is missing or unknown.
+            KeyError: the cell is missing.
+            TypeError: another field is missing or unknown.
         """
-        values = {
+        values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
-        return cls(**values | {"cell": Cell(**data.get("cell", {}))})
+        values["cell"] = Cell(**data["cell"])
+        return cls(**values)
 
 
 def grid(
     formats: Sequence[str],
     patterns: Sequence[str],
     *,
-    orders: Iterable[Order] = ORDERS,
+    orders: Sequence[Order] = ORDERS,
     methods: Sequence[PruningMethod] = PRUNING_METHODS,
-    numerics: Iterable[Numerics] = NUMERICS,
+    numerics: Sequence[Numerics] = NUMERICS,
 ) -> list[Cell]:
     """All cells of a grid, the most telling first, each behind the single ones it is held against.
 
@@ -141,7 +143,9 @@ def grid(
     Raises:
         ValueError: no cell combines anything.
     """
-    stages = [(False, method) for method in methods] if "weights" in numerics else []
+    stages: list[tuple[bool, PruningMethod]] = []
+    if "weights" in numerics:
+        stages += [(False, method) for method in PRUNING_METHODS if method in methods]
     if "weights-and-activations" in numerics and "magnitude" in methods:
         stages.append((True, "magnitude"))
     cells = [DENSE]

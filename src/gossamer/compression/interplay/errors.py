@@ -53,7 +53,7 @@ def order_errors(kernel: Float[Array, "in out"], format: Format, choose: Choose)
         [0.9, 0.7, 1.1, 1.9]
     """
     results = (
-        format.encode(kernel).decode(),
+        format.quantize(kernel),
         jnp.where(choose(kernel), kernel, 0),
         sparsify_then_quantize(kernel, format, choose).values,
         quantize_then_sparsify(kernel, format, choose).values,
@@ -150,8 +150,8 @@ def dot_errors(
     composed = sparsify_then_quantize(weights, format, choose)
     kept = np.asarray(composed.mask)[:, 0]
     exact_x, exact_w = (np.asarray(v, np.float64) for v in (x, w))
-    q_x = np.asarray(format.encode(x[:, None]).decode(), np.float64)[:, 0]
-    q_w = np.asarray(format.encode(weights).decode(), np.float64)[:, 0]
+    q_x = np.asarray(format.quantize(x[:, None]), np.float64)[:, 0]
+    q_w = np.asarray(format.quantize(weights), np.float64)[:, 0]
     q_c = np.asarray(composed.values, np.float64)[:, 0]
     exact = exact_x @ exact_w
     return DotErrors(

@@ -5,15 +5,15 @@ to be, before anything is said about a model.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.interplay.catalogue import FORMATS, PATTERNS
 from gossamer.compression.interplay.errors import relative_error
-from gossamer.compression.interplay.orders import compose
+from gossamer.compression.interplay.orders import ORDERS, compose
 from gossamer.compression.prune import magnitude_mask
 
 SEED, SIZE = 1234, 1024
@@ -62,12 +62,21 @@ def gaussian_table(
     table = []
     for name in formats:
         format = FORMATS[name]
-        errors = {"dense": relative_error(kernel, format.encode(kernel).decode())}
-        for kind, pattern in (("nm", PATTERNS["2:4"]), ("unstructured", PATTERNS["50%"])):
-            choose = functools.partial(magnitude_mask, pattern=pattern)
-            for order in ("sq", "qs"):
+        errors = {"dense": relative_error(kernel, format.quantize(kernel))}
+        for kind, choose in (("nm", _two_of_four), ("unstructured", _half)):
+            for order in ORDERS:
                 values = compose(kernel, format, choose, order).values
                 errors[f"{kind}_{order}"] = relative_error(kernel, values)
         table.append(GaussianRow(format=name, **errors))
         advance()
     return table
+
+
+def _two_of_four(kernel: Float[Array, "in out"]) -> Bool[Array, "in out"]:
+    return magnitude_mask(kernel, PATTERNS["2:4"])
+
+
+def _half(kernel: Float[Array, "in out"]) -> Bool[Array, "in out"]:
+    # Of ties the first in the array as it was drawn, [out, in]: with 4 bits so many weights tie
+    # that their order decides the fourth digit.
+    return magnitude_mask(kernel.T, PATTERNS["50%"]).T

@@ -90,7 +90,7 @@ class Journal:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 result = Result.from_dict(json.loads(line))
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
                     f"{file} is damaged in line {number}: {error}. Delete the line, and its cell "
                     "is done again."

@@ -48,7 +48,7 @@ def sparsify_then_quantize(
     """
     mask = choose(kernel)
     codes = format.encode(jnp.where(mask, kernel, 0))
-    return Composed(codes.decode(), mask, codes)
+    return Composed(format.decode(codes), mask, codes)
 
 
 def quantize_then_sparsify(
@@ -72,9 +72,9 @@ def quantize_then_sparsify(
             "take a symmetric format, or prune first."
         )
     codes = format.encode(kernel)
-    mask = choose(codes.decode())
+    mask = choose(format.decode(codes))
     codes = codes._replace(codes=jnp.where(mask, codes.codes, jnp.zeros_like(codes.codes)))
-    return Composed(codes.decode(), mask, codes)
+    return Composed(format.decode(codes), mask, codes)
 
 
 def compose(
