@@ -34,7 +34,7 @@ from gossamer.compression.interplay.errors import (
     relative_error,
     transformation_error,
 )
-from gossamer.compression.interplay.experiment import Experiment, run_cell, run_grid
+from gossamer.compression.interplay.experiment import Experiment, compress_cell, run_cell, run_grid
 from gossamer.compression.interplay.gaussian import GaussianRow, gaussian_table
 from gossamer.compression.interplay.journal import Journal
 from gossamer.compression.interplay.orders import (
@@ -96,6 +96,7 @@ __all__ = [
     "check_thresholds",
     "compare_orders",
     "compose",
+    "compress_cell",
     "dot_errors",
     "error_by_depth",
     "excess",

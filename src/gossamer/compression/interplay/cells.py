@@ -145,7 +145,7 @@ def grid(
     """
     stages: list[tuple[bool, PruningMethod]] = []
     if "weights" in numerics:
-        stages += [(False, method) for method in PRUNING_METHODS if method in methods]
+        stages.extend((False, method) for method in PRUNING_METHODS if method in methods)
     if "weights-and-activations" in numerics and "magnitude" in methods:
         stages.append((True, "magnitude"))
     cells = [DENSE]

@@ -12,7 +12,6 @@ Source: Harma et al. 2024, arXiv 2405.20935, definitions 3.4 (tensors) and 3.8 (
 reconstructed from the paper's reviews and the authors' released code.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -101,9 +100,8 @@ def relative_error(
     return error / base if base else error
 
 
-@dataclasses.dataclass(frozen=True)
-class DotErrors:
-    r"""Errors of :math:`\langle x, w \rangle` where both are rounded and w is pruned before.
+class DotErrors(NamedTuple):
+    r"""Errors of dot products :math:`\langle x, w \rangle` where w is pruned and both are rounded.
 
     With q rounding, s pruning and c the composition S->Q of w:
 
@@ -114,21 +112,21 @@ class DotErrors:
         cross: what E_qc has beyond E_qq + E_Is, with its sign.
     """
 
-    quantized: float
-    sparsified: float
-    combined: float
-    cross: float
+    quantized: Float64[np.ndarray, " dots"]
+    sparsified: Float64[np.ndarray, " dots"]
+    combined: Float64[np.ndarray, " dots"]
+    cross: Float64[np.ndarray, " dots"]
 
     @property
-    def additional(self) -> float:
+    def additional(self) -> Float64[np.ndarray, " dots"]:
         """|E_qc| - |E_qq| - |E_Is|; orthogonality asks for <= 0 (definition 3.8)."""
-        return abs(self.combined) - abs(self.quantized) - abs(self.sparsified)
+        return np.abs(self.combined) - np.abs(self.quantized) - np.abs(self.sparsified)
 
 
 def dot_errors(
-    x: Float[Array, " in"], w: Float[Array, " in"], format: Format, choose: Choose
+    x: Float[Array, "in dots"], w: Float[Array, "in dots"], format: Format, choose: Choose
 ) -> DotErrors:
-    r"""Measures the errors of one dot product, activations times weights.
+    r"""Measures the errors of dot products, a column of activations times one of weights.
 
     .. math:: t = -\sum_{i \in T} q(x_i)\, e_q(w)_i - \sum_{i \in T} e_q(x)_i\, w_i
 
@@ -139,24 +137,24 @@ def dot_errors(
     Example:
         >>> from gossamer.quantization import Int
         >>> from gossamer.sparsity import NM
-        >>> x, w = jnp.array([0.0, 7.0, 7.0, 0.0]), jnp.array([7.0, 1.4, 0.6, 0.0])
+        >>> x, w = jnp.array([[0.0], [7], [7], [0]]), jnp.array([[7.0], [1.4], [0.6], [0]])
         >>> found = dot_errors(x, w, Int(4), lambda w: NM(2, 4).mask(abs(w), 0))
-        >>> [round(e, 5) for e in (found.quantized, found.sparsified, found.combined)]
-        [0.0, 4.2, 7.0]
+        >>> [round(float(e[0]), 5) for e in found]
+        [0.0, 4.2, 7.0, 2.8]
 
     Source: Theorem 3.9 says that the additional error can be positive; the identity is derived.
     """
-    weights = w[:, None]
-    composed = sparsify_then_quantize(weights, format, choose)
-    kept = np.asarray(composed.mask)[:, 0]
+    composed = sparsify_then_quantize(w, format, choose)
+    kept = np.asarray(composed.mask)
     exact_x, exact_w = (np.asarray(v, np.float64) for v in (x, w))
-    q_x = np.asarray(format.quantize(x[:, None]), np.float64)[:, 0]
-    q_w = np.asarray(format.quantize(weights), np.float64)[:, 0]
-    q_c = np.asarray(composed.values, np.float64)[:, 0]
-    exact = exact_x @ exact_w
+    q_x, q_w, q_c = (
+        np.asarray(v, np.float64) for v in (format.quantize(x), format.quantize(w), composed.values)
+    )
+    exact = (exact_x * exact_w).sum(axis=0)
+    lost = q_x * (exact_w - q_w) + (exact_x - q_x) * exact_w
     return DotErrors(
-        quantized=float(exact - q_x @ q_w),
-        sparsified=float(exact - exact_x[kept] @ exact_w[kept]),
-        combined=float(exact - q_x @ q_c),
-        cross=float(-(q_x * (exact_w - q_w) + (exact_x - q_x) * exact_w)[~kept].sum()),
+        quantized=exact - (q_x * q_w).sum(axis=0),
+        sparsified=np.where(kept, 0, exact_x * exact_w).sum(axis=0),
+        combined=exact - (q_x * q_c).sum(axis=0),
+        cross=-np.where(kept, 0, lost).sum(axis=0),
     )

@@ -52,7 +52,8 @@ class Experiment:
         calibration: the text whose activations guide Wanda and SparseGPT.
 
     Raises:
-        ValueError: the windows are not for this model; none of its kernels suits the catalogue.
+        ValueError: the model is compressed already, or none of its kernels suits the catalogue;
+            windows or calibration sequences are not for it.
     """
 
     checkpoint: Checkpoint
@@ -61,11 +62,21 @@ class Experiment:
     calibration: Calibration
 
     def __post_init__(self) -> None:
+        name, limit = self.checkpoint.source.get("name"), self.checkpoint.config.max_positions
+        if self.checkpoint.recipe is not None:
+            raise ValueError(
+                f"Model {name!r} is compressed already; a grid starts from the dense model."
+            )
         check_windows(self.checkpoint, self.tokens)
+        if (length := self.calibration.tokens.shape[1]) > limit:
+            raise ValueError(
+                f"Calibration sequences of {length} tokens are longer than the {limit} positions "
+                "of this model."
+            )
         if not self.kernels:
             raise ValueError(
-                f"Model {self.checkpoint.source.get('name')!r} has no kernel in its blocks that "
-                f"every format and pattern suits: {self.left_out or 'it has none at all'}."
+                f"Model {name!r} has no kernel in its blocks that every format and pattern suits: "
+                + "; ".join(f"{path}: {why}" for path, why in list(self.left_out.items())[:3])
             )
 
     @functools.cached_property
@@ -84,12 +95,16 @@ class Experiment:
                 yield path, _why_not(self.checkpoint.tensors[path].shape)
 
     @functools.cached_property
+    def dense(self) -> Checkpoint:
+        """The model with all weights in memory, from where every cell takes them."""
+        weights = {path: self.checkpoint.read(path) for path in self.checkpoint.paths}
+        return self.checkpoint.with_tensors(weights)
+
+    @functools.cached_property
     def reference(self) -> list[Float[np.ndarray, "B T D"]]:
         """Hidden states of the dense model: behind the embedding, then behind each block."""
         states: list[np.ndarray] = []
-        perplexity(
-            self.checkpoint, self.tokens, watch=lambda hidden: states.append(np.asarray(hidden))
-        )
+        perplexity(self.dense, self.tokens, watch=lambda hidden: states.append(np.asarray(hidden)))
         return states
 
     def protocol(self) -> dict[str, Any]:
@@ -140,9 +155,7 @@ def run_grid(
 def run_cell(experiment: Experiment, cell: Cell) -> Result:
     """Compresses the model as the cell says and measures it."""
     start = time.perf_counter()
-    compressed, error = experiment.checkpoint, 0.0
-    if cell != DENSE:
-        compressed, error = _compress(experiment, cell)
+    compressed = compress_cell(experiment, cell)
     depth = DepthErrors(experiment.reference)
     found = perplexity(compressed, experiment.tokens, watch=depth.watch)
     kernel_bytes, model_bytes = _sizes(experiment, cell)
@@ -152,15 +165,21 @@ def run_cell(experiment: Experiment, cell: Cell) -> Result:
         losses=found.losses,
         bits_per_weight=8 * kernel_bytes / sum(size * out for size, out in shapes),
         model_bytes=model_bytes,
-        weight_error=error,
+        weight_error=_weight_error(experiment, compressed),
         depth_relative=tuple(depth.relative),
         depth_absolute=tuple(depth.absolute),
         seconds=time.perf_counter() - start,
     )
 
 
-def _compress(experiment: Experiment, cell: Cell) -> tuple[Checkpoint, float]:
-    """The model in memory, and the relative error of its kernels together."""
+def compress_cell(experiment: Experiment, cell: Cell) -> Checkpoint:
+    """The dense model with its kernels as the cell says, in memory and unpacked.
+
+    Raises:
+        ValueError: activations are not finite on the calibration text, or a kernel overflows.
+    """
+    if cell == DENSE:
+        return experiment.dense
     format = FORMATS[cell.format] if cell.format else None
     rule = Rule(
         path="|".join(map(re.escape, experiment.kernels)),
@@ -171,7 +190,7 @@ def _compress(experiment: Experiment, cell: Cell) -> tuple[Checkpoint, float]:
     assert cell.method is not None
     calibrated = cell.method in ("wanda", "sparsegpt")
     job = Job(
-        checkpoint=experiment.checkpoint,
+        checkpoint=experiment.dense,
         recipe=Recipe(name=cell.label, rules=(rule,)),
         method=cell.method,
         calibration=experiment.calibration if calibrated else None,
@@ -179,15 +198,14 @@ def _compress(experiment: Experiment, cell: Cell) -> tuple[Checkpoint, float]:
     )
     sink = MemorySink(job)
     run(job, sink, compress=functools.partial(_compress_kernel, cell.order))
-    compressed = sink.finish()
-    return compressed, _weight_error(experiment, compressed)
+    return sink.finish()
 
 
 def _weight_error(experiment: Experiment, compressed: Checkpoint) -> float:
     """L2 norm of what changed in all kernels that take part, over that of them."""
     change = base = 0.0
     for path in experiment.kernels:
-        before = np.asarray(experiment.checkpoint.read(path))
+        before = np.asarray(experiment.dense.read(path))
         after = np.asarray(materialize(compressed.read(path)))
         change += float(np.square(after - before).sum(dtype=np.float64))
         base += float(np.square(before).sum(dtype=np.float64))
