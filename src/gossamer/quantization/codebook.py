@@ -69,12 +69,13 @@ class Codebook(Format):
     @property
     def ends(self) -> tuple[float, float]:
         """The lowest and the highest value of the book."""
-        return min(self.values), max(self.values)
+        return float(min(self.values)), float(max(self.values))
 
     @property
     def widest_step(self) -> float:
         """The largest distance of two neighbours in the book."""
-        return max(high - low for low, high in itertools.pairwise(sorted(set(self.values))))
+        ordered = sorted(set(self.values))
+        return float(max(high - low for low, high in itertools.pairwise(ordered)))
 
     def nearest(
         self,

@@ -58,7 +58,7 @@ class HBFP(Format):
     @property
     def ends(self) -> tuple[float, float]:
         """The lowest and the highest code."""
-        most = 2 ** (self.bits - 1) - 1
+        most = 2.0 ** (self.bits - 1) - 1
         return -most, most
 
     @property

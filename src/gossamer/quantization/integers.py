@@ -49,7 +49,7 @@ class Int(Format):
     @property
     def ends(self) -> tuple[float, float]:
         """The lowest and the highest code."""
-        return self.qmin, self.qmax
+        return float(self.qmin), float(self.qmax)
 
     @property
     def widest_step(self) -> float:
