@@ -101,7 +101,7 @@ def widest_step_bound(format, keep, keep_rounded):
     steps = np.asarray(unit, np.float64)[0] * format.widest_step
     swaps = np.asarray(keep_rounded & ~keep).sum(axis=0)
     slack = 2.0**-21 * np.abs(np.asarray(blocks(), np.float64)).max(axis=0)
-    return np.array([step_bound(*each) for each in zip(swaps, steps, strict=True)]) + swaps * slack
+    return step_bound(swaps, steps) + swaps * slack
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
@@ -121,8 +121,9 @@ def test_the_bound_holds_for_stochastic_rounding_with_a_whole_step(format, patte
 
 
 def test_steps_of_stochastic_rounding_are_whole():
-    assert step_bound(3, 0.5) == 0.75
-    assert step_bound(3, 0.5, stochastic=True) == 1.5
+    swaps, step = np.array([0, 3]), np.array([0.5])
+    np.testing.assert_array_equal(step_bound(swaps, step), [0, 0.75])
+    np.testing.assert_array_equal(step_bound(swaps, step, stochastic=True), [0, 1.5])
 
 
 def column(values):

@@ -13,7 +13,7 @@ PUBLISHED = {  # the sheet's section 9.10, worked out from SLiM's table: perplex
     "OPT-125M, 50 % Wanda": (27.66, 39.3, 35.1, 62.64, 15.9),
     "OPT-6.7B, 50 % Wanda": (10.86, 12.0, 11.1, 12.31, 0.07),
     "Llama-2-7B, 50 % Wanda": (5.47, 6.4, 5.4, 6.80, 0.47),
-    "OPT-125M, 2:4 Wanda": (27.66, 81.6, 35.1, 180, 91),
+    "OPT-125M, 2:4 Wanda": (27.66, 81.6, 35.1, 180.0, 91.0),
     "OPT-6.7B, 2:4 Wanda": (10.86, 16.0, 11.1, 17.29, 1.05),
     "Llama-2-7B, 2:4 Wanda": (5.47, 12.0, 5.4, 14.36, 2.43),
     "Llama-2-7B, 50 % SparseGPT": (5.47, 6.5, 6.1, 8.28, 1.15),
@@ -21,7 +21,7 @@ PUBLISHED = {  # the sheet's section 9.10, worked out from SLiM's table: perplex
 
 
 def test_golden_threshold_and_excess():
-    threshold = orthogonality_threshold(10, sparse=12, quantized=11)
+    threshold = orthogonality_threshold(10.0, sparse=12.0, quantized=11.0)
     assert threshold == 13
     assert excess(13.4, threshold) == pytest.approx(0.4)
 

@@ -17,6 +17,7 @@ derived here, and property tests hold the library to them.
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64
+from jaxtyping import Int as IntArray
 
 from gossamer.quantization import Format, Int
 from gossamer.sparsity import NM, Pattern
@@ -54,7 +55,12 @@ def swap_bound(
     return np.where(swapped, np.maximum(grown, 0), 0).sum(axis=0)
 
 
-def step_bound(swaps: int, step: float, *, stochastic: bool = False) -> float:
+def step_bound(
+    swaps: IntArray[np.ndarray, "*dims"],
+    step: Float64[np.ndarray, "*#dims"],
+    *,
+    stochastic: bool = False,
+) -> Float64[np.ndarray, "*dims"]:
     """`swap_bound` when all that is known is how many weights are swapped and the rounding step.
 
     Args:
@@ -64,8 +70,8 @@ def step_bound(swaps: int, step: float, *, stochastic: bool = False) -> float:
             by a whole one.
 
     Example:
-        >>> step_bound(1, 1.0)
-        0.5
+        >>> step_bound(np.array([0, 1, 2]), np.array([0.5]))
+        array([0.  , 0.25, 0.5 ])
     """
     return swaps * step if stochastic else swaps * step / 2
 

@@ -68,7 +68,7 @@ def transformation_error(
 
 
 def lp_norm(
-    error: Float64[np.ndarray, "*dims"], p: float, axis: int | None = None
+    error: Float64[np.ndarray, "*dims"], p: int | float, axis: int | None = None
 ) -> Float64[np.ndarray, "*rest"]:
     """The Lp norm over an axis, or over all elements where there is none.
 
@@ -84,7 +84,7 @@ def additional_error(
     composed: Float64[np.ndarray, "*dims"],
     first: Float64[np.ndarray, "*dims"],
     second: Float64[np.ndarray, "*dims"],
-    p: float,
+    p: int | float,
     axis: int | None = None,
 ) -> Float64[np.ndarray, "*rest"]:
     """What a composition's error has beyond the sum of the two; orthogonality asks for <= 0."""
