@@ -89,10 +89,16 @@ class Journal:
                 stream.truncate(len(whole))
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                result = Result.from_dict(json.loads(line))
+                result = _result(json.loads(line))
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
                     f"{file} is damaged in line {number}: {error}. Delete the line, and its cell "
                     "is done again."
                 ) from error
             self.results[result.cell] = result
+
+
+def _result(data: Any) -> Result:
+    if not isinstance(data, dict):
+        raise ValueError(f"{data!r} is no result")
+    return Result.from_dict(data)

@@ -19,7 +19,7 @@ class Budget:
             compressed kernel's weight, scales and positions included.
     """
 
-    most: float
+    most: int | float
     unit: Literal["MB", "bits"]
 
     def __post_init__(self) -> None:

@@ -189,7 +189,7 @@ def _draw_depth(protocol: dict[str, Any], results: Sequence[Result]) -> bytes:
         assert cell.order is not None
         line = Line(
             label=f"{cell.format}, {ARROWS[cell.order]}",
-            points=list(enumerate(result.depth_relative[1:])),
+            points=[(float(i), error) for i, error in enumerate(result.depth_relative[1:])],
             color=formats.index(cell.format),
             dashed=cell.order == "qs",
         )
