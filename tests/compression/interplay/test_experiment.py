@@ -16,6 +16,7 @@ from gossamer.compression.interplay import (
     compress_cell,
     error_by_depth,
     grid,
+    relative_error,
     run_cell,
     run_grid,
 )

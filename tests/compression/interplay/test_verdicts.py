@@ -7,6 +7,7 @@ from gossamer.compression.interplay import (
     DENSE,
     Cell,
     check_thresholds,
+    compact_bits,
     compare_orders,
     pair_sizes,
     summarize,
@@ -53,20 +54,31 @@ def test_a_difference_within_the_noise_is_neither_better_nor_worse(qs, verdict):
     assert (comparison.better, comparison.worse) == verdict
 
 
-def test_sparse_cells_are_paired_with_the_nearest_size_without_zeros():
-    int4 = result(Cell(format="INT4", method="rtn"), 3.5, 3.6, 3.7, bits=4.25)
-    pairs = {pair.sparse.cell: pair for pair in pair_sizes([*GRID, int4])}
+def test_sparse_cells_are_paired_with_the_largest_without_zeros_that_is_not_larger():
+    sizes = {"MXFP4": 4.25, "NVFP4": 4.5, "HBFP6": 6.125}
+    rivals = [
+        result(Cell(format=name, method="rtn"), 3.5, 3.6, 3.7, bits=bits)
+        for name, bits in sizes.items()
+    ]
+    pairs = {pair.sparse.cell: pair for pair in pair_sizes([*GRID, *rivals])}
     assert list(pairs) == [SPARSE, SQ]
-    assert pairs[SQ].quantized == int4
+    assert pairs[SQ].quantized.cell.format == "NVFP4"
     assert pairs[SPARSE].quantized.cell == QUANTIZED
     assert pairs[SQ].quantized_is_better
-    worse = dataclasses.replace(int4, losses=(5.0, 5.0, 5.0))
-    assert not {p.sparse.cell: p for p in pair_sizes([*GRID, worse])}[SQ].quantized_is_better
+    worse = [dataclasses.replace(rival, losses=(5.0, 5.0, 5.0)) for rival in rivals]
+    assert not {p.sparse.cell: p for p in pair_sizes([*GRID, *worse])}[SQ].quantized_is_better
+
+
+def test_patterns_without_groups_are_counted_with_a_bitmap():
+    half = Cell(pattern="50%", method="magnitude")
+    assert compact_bits(result(half, 3.0, bits=32.0)) == 17
+    assert compact_bits(result(dataclasses.replace(half, format="INT4"), 3.0, bits=4.5)) == 3.5
+    assert compact_bits(GRID[3]) == GRID[3].bits_per_weight
 
 
 def test_cells_with_rounded_inputs_are_paired_among_themselves():
     both = dataclasses.replace(SQ, activations=True)
-    pairs = pair_sizes([*GRID, result(both, 4.0, 4.0, 4.0, bits=5.0)])
+    pairs = pair_sizes([*GRID, result(both, 4.0, 4.0, 4.0, bits=9.0)])
     assert both not in {pair.sparse.cell for pair in pairs}
 
 
@@ -80,8 +92,8 @@ def test_the_summary_counts():
         "noise.",
         f"{name}: alone, sparsity costs more nats than quantization does in 2 of 2 combinations; "
         "its median share is 91%.",
-        f"{name}: at the nearest size without zeros, quantization alone predicts better than "
-        "sparsity in 2 of 2 cells.",
+        f"{name}: with no more bits, quantization alone predicts better than sparsity in 1 of 1 "
+        "cells.",
     ]
 
 

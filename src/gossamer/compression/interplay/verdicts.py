@@ -5,12 +5,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from gossamer.compression.interplay.catalogue import FORMATS, PATTERNS
 from gossamer.compression.interplay.cells import DENSE, Cell, Result
 from gossamer.compression.interplay.threshold import (
     excess_of_perplexity,
     orthogonality_threshold,
     paired_difference,
 )
+from gossamer.sparsity import Unstructured
 
 Finding = TypeVar("Finding")
 
@@ -74,14 +76,21 @@ class OrderComparison:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SizePair:
-    """A sparse cell and the cell without zeros that is nearest in bits a weight."""
+    """A sparse cell and the cell without zeros that is nearest to it in size and not larger.
+
+    Attributes:
+        sparse: the cell with zeros.
+        quantized: the cell without.
+        sparse_bits: bits a weight of the first; see `compact_bits`.
+    """
 
     sparse: Result
     quantized: Result
+    sparse_bits: float
 
     @property
     def quantized_is_better(self) -> bool:
-        """Whether the same bits without zeros predict better."""
+        """Whether as many bits or fewer, without zeros, predict better."""
         return self.quantized.perplexity < self.sparse.perplexity
 
 
@@ -132,30 +141,49 @@ def compare_orders(results: Iterable[Result]) -> list[OrderComparison]:
 
 
 def pair_sizes(results: Iterable[Result]) -> list[SizePair]:
-    """Finds for each sparse cell, S->Q or float, the one without zeros nearest in size.
+    """Finds for each sparse cell, S->Q or float, its rival without zeros.
 
-    Inputs of both are quantized or of neither. Of two that are as near the smaller one is taken.
+    That is the largest one that takes no more bits, rounded to nearest; inputs of both are
+    quantized or of neither. A cell without a rival is left out.
     """
     results = list(results)
     pairs = []
     for sparse in results:
         if sparse.cell.pattern is None or sparse.cell.order == "qs":
             continue
+        bits = compact_bits(sparse)
         rivals = [
             result
             for result in results
             if result.cell.pattern is None
             and result.cell.method == "rtn"
             and result.cell.activations == sparse.cell.activations
+            and result.bits_per_weight <= bits
         ]
         if rivals:
-            nearest = min(rivals, key=lambda rival: _distance(sparse, rival))
-            pairs.append(SizePair(sparse=sparse, quantized=nearest))
+            nearest = max(rivals, key=lambda rival: rival.bits_per_weight)
+            pairs.append(SizePair(sparse=sparse, quantized=nearest, sparse_bits=bits))
     return pairs
 
 
-def _distance(sparse: Result, rival: Result) -> tuple[float, float]:
-    return abs(rival.bits_per_weight - sparse.bits_per_weight), rival.bits_per_weight
+def compact_bits(result: Result) -> float:
+    """Bits a weight where patterns without groups are kept with a bitmap and not stored dense.
+
+    One bit a weight says whether it is kept, and only those that are have a value. The packed
+    layout has no such form: this is what a comparison at equal size owes to these patterns.
+
+    Example:
+        >>> sparse = Cell(format="INT8", pattern="50%", method="magnitude", order="sq")
+        >>> compact_bits(Result(cell=sparse, losses=(), bits_per_weight=8.25, model_bytes=0,
+        ...     weight_error=0.0, depth_relative=(), depth_absolute=(), seconds=0.0))
+        5.25
+    """
+    cell = result.cell
+    pattern = PATTERNS[cell.pattern] if cell.pattern else None
+    if not isinstance(pattern, Unstructured):
+        return result.bits_per_weight
+    value = FORMATS[cell.format].bits if cell.format else 32
+    return result.bits_per_weight - pattern.sparsity * value + 1
 
 
 def group_name(cell: Cell) -> str:
@@ -217,8 +245,8 @@ def _dominance_sentence(name: str, group: list[ThresholdCheck]) -> str:
 def _size_sentence(name: str, group: list[SizePair]) -> str:
     better = sum(pair.quantized_is_better for pair in group)
     return (
-        f"{name}: at the nearest size without zeros, quantization alone predicts better than "
-        f"sparsity in {better} of {len(group)} cells."
+        f"{name}: with no more bits, quantization alone predicts better than sparsity in {better} "
+        f"of {len(group)} cells."
     )
 
 
