@@ -70,7 +70,12 @@ def test_the_recipe_files_of_the_documentation_are_valid():
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     recipes = [Recipe.from_dict(yaml.safe_load(block)) for block in blocks]
-    assert [recipe.name for recipe in recipes] == ["attention-stays-wider", "fp4"]
+    assert [recipe.name for recipe in recipes] == [
+        "attention-stays-wider",
+        "int3-clipped",
+        "fp4",
+        "mxfp4-mxfp8",
+    ]
 
 
 def test_the_examples_of_the_commands_are_understood_and_show_them_all():

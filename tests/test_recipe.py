@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from gossamer.quantization import E2M1, Codebook, Int
+from gossamer.quantization import E2M1, HBFP, MX, NVFP4, Codebook, Int
 from gossamer.recipe import PRESETS, Recipe, Rule
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 
@@ -43,6 +43,12 @@ WHAT_THE_NAME_SAYS = {  # pattern and format of the blocks, format of embedding 
     "1:4-int4": (NM(1, 4), INT4, Int(8)),
     "1:4-int2": (NM(1, 4), INT2, Int(8)),
     "50%": (Unstructured(0.5), None, None),
+    "mxfp8": (None, MX("e4m3"), Int(8)),
+    "mxfp6": (None, MX("e2m3"), Int(8)),
+    "mxfp4": (None, MX("e2m1"), Int(8)),
+    "nvfp4": (None, NVFP4(), Int(8)),
+    "hbfp8": (None, HBFP(8), Int(8)),
+    "2:4-mxfp4": (NM(2, 4), MX("e2m1"), Int(8)),
 }
 
 
@@ -56,6 +62,24 @@ REFUSED = {  # data and what the message says
     "unknown_field_of_a_format": (
         rule(weights={"type": "Int", "bits": 4, "groups": 64}),
         r"recipe.rules\[0\].weights has an unknown field 'groups'; it takes \['bits', 'group'",
+    ),
+    "unknown_element": (
+        rule(weights={"type": "MX", "element": "e8m0"}),
+        r"recipe.rules\[0\].weights.element needs one of \['e4m3', .*'int8'\], got 'e8m0'",
+    ),
+    "asymmetric_activations": (
+        rule(
+            weights={"type": "Int", "bits": 8},
+            activations={"type": "Int", "bits": 8, "symmetric": False},
+        ),
+        r"The rule '\.\*': Activations are quantized symmetrically",
+    ),
+    "activations_in_other_blocks": (
+        rule(
+            weights={"type": "MX", "element": "e2m1"},
+            activations={"type": "HBFP", "bits": 8, "group": 48},
+        ),
+        r"groups of 48 \(HBFP8, blocks of 48\) do not line up with weights in groups of 32",
     ),
     "missing_path": ({"rules": [{}]}, r"recipe.rules\[0\] lacks 'path'"),
     "missing_rules": ({"name": "x"}, "recipe lacks 'rules'"),

@@ -10,7 +10,8 @@ from gossamer.compression._sweep import sweep
 from gossamer.compression.hessian import inverse_factor
 from gossamer.compression.prune import magnitude_mask, wanda_mask
 from gossamer.compression.sparsegpt import sparsegpt
-from gossamer.quantization import E2M1, Codebook, Int
+from gossamer.packing import pack
+from gossamer.quantization import E2M1, HBFP, MX, NVFP4, Codebook, Int
 from gossamer.quantization.scales import scale_from_bytes, scale_to_bytes
 from gossamer.sparsity import NM, Block, Channel, Unstructured
 from tests.compression import oracle
@@ -66,6 +67,7 @@ RELEASED_SYMMETRIC = {  # bits: zero point, codes, output error, that of nearest
     ),
 }
 ASYMMETRIC_CODES = [[15, 2, 10, 7, 0, 9, 11, 5], [10, 15, 5, 14, 9, 0, 9, 12]]
+BLOCKS = [Codebook(E2M1, 32, "bfloat16"), MX("e2m1"), MX("e2m3"), NVFP4(), HBFP(4)]
 GOLDEN = {  # pattern, format: kernel [out, in], output error
     "half": (
         Unstructured(0.5),
@@ -212,12 +214,13 @@ def test_groups_that_do_not_divide_the_block_widen_it(format):
 
 
 @pytest.mark.parametrize("pattern", [None, NM(2, 4)], ids=str)
-def test_codes_of_a_codebook_are_its_values_and_better_than_rounding(pattern):
+@pytest.mark.parametrize("format", BLOCKS, ids=str)
+def test_any_format_is_solved_for_and_better_than_rounding(format, pattern):
     kernel, gram = layer()
-    format = Codebook(E2M1, group=32, scale="bfloat16")
     values, _, codes = sparsegpt(kernel, gram, pattern=pattern, format=format)
-    assert np.isin(codes.codes, E2M1).all()
+    assert codes.codes.dtype == format.code_dtype
     np.testing.assert_array_equal(codes.decode(), values)
+    pack(codes, format)  # which refuses codes and scales that are none of the format
     if pattern is None:
         rounded = format.encode(kernel).decode()
         assert output_error(values, kernel, gram) < output_error(rounded, kernel, gram)

@@ -67,13 +67,8 @@ def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Format |
         groups = (format.groups(shape[0]), shape[1])
         zeros = None if format.symmetric else jnp.zeros(groups, jnp.int8)
         grid = (jnp.ones(groups, jnp.float32), zeros)
-    result = jnp.zeros(shape, jnp.float32 if format is None else _dtype(format))
+    result = jnp.zeros(shape, jnp.float32 if format is None else format.code_dtype)
     return Part(result, jnp.ones(shape, bool), jnp.zeros(shape, jnp.float32), grid)
-
-
-def _dtype(format: Format) -> jnp.dtype:
-    """That of a format's codes."""
-    return jax.eval_shape(format.nearest, jax.ShapeDtypeStruct((1,), jnp.float32)).dtype
 
 
 def _read(planes: Tree, start: IntArray[Array, ""], rows: int = 1) -> Tree:

@@ -56,7 +56,7 @@ def sparsegpt(
         kernel: the dense weights, finite; computed in float32.
         gram: sum of the outer products of the inputs, or any positive multiple of it.
         pattern: which weights stay; None keeps all.
-        format: what is rounded to; None leaves floats.
+        format: what to round to; None leaves floats.
         damping: share of the mean diagonal of `gram` that is added to its diagonal, > 0.
         block: inputs that share an `Unstructured` threshold, and a matrix product; rounded up to
             a multiple of M and of the format's group.
@@ -72,9 +72,8 @@ def sparsegpt(
     dead = jnp.diag(gram) == 0
     factor = jnp.asarray(inverse_factor(np.asarray(gram), damping), jnp.float32)
     dense = kernel.astype(jnp.float32)
-    # A scale of the tensor is that of the dense kernel: the solve is the same for any multiple.
     tensor_scale = None if format is None else format.tensor_scale(dense)
-    if tensor_scale is not None:
+    if tensor_scale is not None:  # a factor of all weights changes nothing in the solve
         dense = dense * (1 / tensor_scale)
     part = sweep(
         jnp.where(dead[:, None], 0, dense),
@@ -86,8 +85,7 @@ def sparsegpt(
     )
     if part.grid is None:
         return Solved(part.result, part.keep, None)
-    scales, zeros = part.grid
-    codes = Codes(part.result, scales, zeros, tensor_scale)
+    codes = Codes(part.result, *part.grid, tensor_scale=tensor_scale)
     return Solved(codes.decode(), part.keep, codes)
 
 

@@ -16,11 +16,6 @@ HALVES: dict[MinifloatName, tuple[int, ...]] = {"e2m1": E2M1}
 """Small floats that are halves of integers in a byte, and these integers."""
 
 
-def code_type(book: Book | None) -> np.dtype:
-    """The type that arrays of codes have."""
-    return np.dtype(MINIFLOATS[book].holder if isinstance(book, str) else np.int8)
-
-
 @functools.cache
 def codes_of(book: Book) -> np.ndarray:
     """The code that each number of `bits` bits stands for.

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Num, Shaped
 
-from gossamer.packing.books import code_type, fields_of, strange
+from gossamer.packing.books import fields_of, strange
 from gossamer.packing.groups import GROUP_SIZES, compress, fill, index_bits, positions
 from gossamer.packing.layout import LANES, lane_bytes, pack_fields
 from gossamer.packing.packed import Packed
@@ -243,9 +243,9 @@ def _check_codes(codes: Codes, format: Format) -> None:
             f"Codes {shape} {'lack' if codes.zeros is None else 'have'} zero points, which does "
             f"not suit {format}."
         )
-    if codes.codes.dtype != code_type(format.book):
+    if codes.codes.dtype != format.code_dtype:
         raise ValueError(
-            f"{format} has codes of {code_type(format.book)}, got {codes.codes.dtype}; encode with "
+            f"{format} has codes of {format.code_dtype}, got {codes.codes.dtype}; encode with "
             "the format that is given to pack."
         )
     if not _known(codes.codes, codes.scales) or not codes.codes.size:

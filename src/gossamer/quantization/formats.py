@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int8, Key, Num
 
-from gossamer.quantization.minifloat import MinifloatName
+from gossamer.quantization.minifloat import MINIFLOATS, MinifloatName
 from gossamer.quantization.scales import SCALE_BITS, SMALLEST, ScaleType
 
-Noise: TypeAlias = Float[Array, "in out"] | Key[Array, ""]
+Noise: TypeAlias = Float[Array, "rows columns"] | Key[Array, ""]
 """For stochastic rounding: a uniform number in [0, 1) for each element, or a key to draw them."""
 
 Book: TypeAlias = tuple[int, ...] | MinifloatName
@@ -74,6 +74,11 @@ class Format(abc.ABC):
     def book(self) -> Book | None:
         """The codes that their bits stand for, by number; None where that is two's complement."""
         return None
+
+    @property
+    def code_dtype(self) -> np.dtype:
+        """That of arrays of codes: int8, or the float8 that holds a small float's values."""
+        return np.dtype(MINIFLOATS[self.book].holder if isinstance(self.book, str) else np.int8)
 
     @property
     @abc.abstractmethod
@@ -219,7 +224,7 @@ class Format(abc.ABC):
         return jnp.maximum(step, outside) + slack
 
 
-def _uniform(noise: Noise, shape: tuple[int, ...]) -> Float[Array, "in out"]:
+def _uniform(noise: Noise, shape: tuple[int, ...]) -> Float[Array, "rows columns"]:
     if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
         return jax.random.uniform(noise, shape)
     if noise.shape != shape:

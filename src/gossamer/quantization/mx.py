@@ -19,7 +19,7 @@ from gossamer.quantization.scales import (
     significand_bits,
 )
 
-MXElement: TypeAlias = MinifloatName | Literal["int8"]
+MXElement: TypeAlias = Literal[MinifloatName, "int8"]
 MXRule: TypeAlias = Literal["floor", "ceil", "rceil", "even"]
 
 _INT8_FRACTION = 6
