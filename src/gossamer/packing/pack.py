@@ -75,6 +75,7 @@ def stored_bytes(shape: tuple[int, int], pattern: Pattern | None, format: Format
         ValueError: as `pack` and `pack_floats` do.
 
     Example:
+        >>> from gossamer.quantization import Int
         >>> stored_bytes((64, 16), NM(2, 4), Int(4))  # 3 bits a weight and a scale per output
         448
     """

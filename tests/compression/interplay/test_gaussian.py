@@ -1,3 +1,6 @@
+import dataclasses
+import pathlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,3 +62,13 @@ def test_masks_of_rounded_weights_differ_where_published(name):
     rounded = FORMATS[name].quantize(kernel)
     differ = magnitude_mask(kernel, NM(2, 4)) != magnitude_mask(rounded, NM(2, 4))
     assert float(differ.mean()) == pytest.approx(PUBLISHED[name][5], abs=0.0006)
+
+
+def test_the_documentation_shows_this_table(table):
+    page = pathlib.Path(__file__).parents[3] / "docs" / "interplay.md"
+    text = page.read_text(encoding="utf-8")
+    for row in table.values():
+        name, *errors = dataclasses.astuple(row)
+        shown = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        printed = [float(cell) for cell in shown.split("|")[2:-1]]
+        np.testing.assert_allclose(printed, errors, atol=0.5e-5 + 1e-9)  # five decimals
