@@ -34,7 +34,7 @@ def test_lines_of_a_colour_are_told_apart_by_their_dashes_and_panels_share_a_leg
     def plot(dashed: bool, color: int = 1) -> bytes:
         lines = [Line("one", [(0.0, 1.0), (9.0, 10.0)], color, dashed)]
         panels = {"left": lines, "right": [Line("two", [(0.0, 2.0), (9.0, 2.0)], 0)]}
-        return line_panels(panels, x="block", y="error", title="depth", log_y=True)
+        return line_panels(panels, x="block", y="error", title="depth")
 
     assert pixels(plot(False), ORANGE) > pixels(plot(True), ORANGE) > 0
     assert pixels(plot(False, color=3), ORANGE) == 0

@@ -123,17 +123,19 @@ class Line:
     """Whether it is broken, to tell it from another of its colour."""
 
 
-def line_panels(
-    panels: Mapping[str, Sequence[Line]], *, x: str, y: str, title: str, log_y: bool = False
-) -> bytes:
-    """Draws a panel of lines per name, side by side, with one scale and one legend for all."""
+def line_panels(panels: Mapping[str, Sequence[Line]], *, x: str, y: str, title: str) -> bytes:
+    """Draws a panel of lines per name, side by side, with one scale and one legend for all.
+
+    What x counts are whole numbers.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7 * max(1, len(panels)), 5), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)
     for axes, (name, lines) in zip(grid[0], panels.items(), strict=False):
-        axes.set(xlabel=x, ylabel=y, title=name, yscale="log" if log_y else "linear")
+        axes.set(xlabel=x, ylabel=y, title=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         for line in lines:
             style = "--" if line.dashed else "-"
@@ -154,6 +156,8 @@ def equality_plot(
     series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, title: str
 ) -> bytes:
     """Draws the points of each series against the line where y is x, on logarithmic axes."""
+    from matplotlib.ticker import LogFormatter
+
     figure, axes = _axes(x, y, title)
     points = [point for each in series.values() for point in each]
     for name, each in series.items():
@@ -162,6 +166,9 @@ def equality_plot(
         ends = [pick(value for point in points for value in point) for pick in (min, max)]
         axes.plot(ends, ends, color="black", linewidth=1, label="equal")
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):  # 200 and not 2 x 10^2
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.4)))
         axes.legend(fontsize="small")
     return _png(figure)
 

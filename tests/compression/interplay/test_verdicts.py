@@ -100,3 +100,14 @@ def test_the_summary_counts():
 def test_the_summary_names_where_rounding_first_wins():
     better = result(QS, 4.0, 4.4, 4.19)
     assert "worse in 1 (2:4, INT8, magnitude, S→Q)" in summarize([*GRID[:4], better])[0]
+
+
+def test_over_several_pairs_the_mean_has_the_spread_between_them():
+    others = [
+        result(dataclasses.replace(cell, format="INT4"), *losses)
+        for cell, losses in ((SQ, (4.2, 4.6, 4.4)), (QS, (4.3, 4.75, 4.6)))
+    ]
+    sentence = summarize([*GRID, *others])[0]
+    assert sentence.endswith("; on average S→Q has -0.1500 ± 0.0000 nats more.")
+    others[1] = dataclasses.replace(others[1], losses=(4.2, 4.6, 4.4))
+    assert "on average S→Q has -0.0750 ± 0.0750 nats more" in summarize([*GRID, *others])[0]

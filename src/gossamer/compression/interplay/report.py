@@ -1,7 +1,8 @@
 """The report of a grid: tables in Markdown and two plots, written from the finished cells alone."""
 
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gossamer.compression.interplay.bounds import why_no_guarantee
@@ -96,7 +97,17 @@ def _protocol_lines(protocol: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{len(left_out)} kernels take part in no cell, since not every format suits them:"
         yield ""
-        yield from (f"- `{path}`: {why}" for path, why in left_out.items())
+        yield from _left_out_lines(left_out)
+
+
+def _left_out_lines(left_out: Mapping[str, str]) -> Iterator[str]:
+    """A line for kernels that differ in the number of their block only."""
+    kinds: dict[tuple[str, str], int] = {}
+    for path, why in left_out.items():
+        kind = re.sub(r"^layers\.\d+\.", "layers.*.", path), why
+        kinds[kind] = kinds.get(kind, 0) + 1
+    for (kind, why), count in kinds.items():
+        yield f"- `{kind}`, {count} of them: {why}"
 
 
 def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -202,7 +213,6 @@ def _draw_depth(protocol: dict[str, Any], results: Sequence[Result]) -> bytes:
         x="block",
         y="relative error of the hidden states behind it",
         title=f"{protocol['model']['name']}: weights only",
-        log_y=True,
     )
 
 

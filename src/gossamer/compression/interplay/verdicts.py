@@ -1,9 +1,10 @@
 """What the cells of a grid say: which order, how far above the threshold, and what dominates."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
 
 from gossamer.compression.interplay.catalogue import FORMATS, PATTERNS
 from gossamer.compression.interplay.cells import DENSE, Cell, Result
@@ -215,8 +216,18 @@ def _order_sentence(name: str, group: list[OrderComparison]) -> str:
     lost = "; ".join(each.sq.cell.label for each in group if each.worse)
     return (
         f"{name}: S→Q is better than Q→S beyond the noise in {better} of {len(group)} pairs, worse "
-        f"in {worse}{lost and f' ({lost})'}, and not told apart in {len(group) - better - worse}."
+        f"in {worse}{lost and f' ({lost})'}, and not told apart in {len(group) - better - worse}"
+        f"{_mean_difference(group)}."
     )
+
+
+def _mean_difference(group: list[OrderComparison]) -> str:
+    """The mean over pairs with its spread between them, which holds the luck of each rounding."""
+    if len(group) < 2:
+        return ""
+    differences = np.array([each.difference_nats for each in group])
+    mean, error = paired_difference(differences, np.zeros_like(differences))
+    return f"; on average S→Q has {mean:+.4f} ± {error:.4f} nats more"
 
 
 def _threshold_sentence(name: str, group: list[ThresholdCheck]) -> str:
@@ -235,7 +246,7 @@ def _dominance_sentence(name: str, group: list[ThresholdCheck]) -> str:
         for check in group
         if min(check.sparsity_nats, check.quantization_nats) > 0
     ]
-    median = f"; its median share is {_median(share):.0%}" if share else ""
+    median = f"; its median share is {np.median(share):.0%}" if share else ""
     return (
         f"{name}: alone, sparsity costs more nats than quantization does in {sparsity} of "
         f"{len(group)} combinations{median}."
@@ -248,9 +259,3 @@ def _size_sentence(name: str, group: list[SizePair]) -> str:
         f"{name}: with no more bits, quantization alone predicts better than sparsity in {better} "
         f"of {len(group)} cells."
     )
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else math.fsum(ordered[half - 1 : half + 1]) / 2
