@@ -10,7 +10,7 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gossamer import __version__
 from gossamer.compression.calibration import Calibration
+from gossamer.compression.compress import Progress
 from gossamer.compression.interplay.catalogue import FORMATS, PATTERNS
 from gossamer.compression.interplay.cells import DENSE, Cell, Result
 from gossamer.compression.interplay.depth import DepthErrors
@@ -36,9 +37,6 @@ from gossamer.quantization import Format, Quantized
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import Pattern
 from gossamer.weights import materialize
-
-Progress = Callable[[str, int], Callable[[], None]]
-"""Told a stage and its number of steps; returns what is called after each step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
