@@ -80,7 +80,7 @@ def compress_kernel(
     if gram is None and method in CALIBRATED:
         method = "magnitude" if rule.pattern is not None else "rtn"
     dense = jnp.asarray(kernel)
-    values, mask, codes = _compress(path, dense, rule, method, gram, seed)
+    values, mask, codes = solve(path, dense, rule, method, gram, seed)
     if not bool(jnp.isfinite(values).all()):
         raise ValueError(
             f"Compressing {path} {kernel.shape} by {method} overflows: its weights reach "
@@ -100,7 +100,7 @@ def compress_kernel(
     )
 
 
-def _compress(
+def solve(
     path: str,
     dense: Float[Array, "in out"],
     rule: Rule,

@@ -22,10 +22,14 @@ from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
 from gossamer.models import build_block
-from gossamer.packing import Packed, check_packable
+from gossamer.packing import check_packable
 from gossamer.recipe import Recipe, Rule
+from gossamer.weights import Weight
 
-Tensors: TypeAlias = Mapping[str, Packed | np.ndarray]
+Tensors: TypeAlias = Mapping[str, Weight | np.ndarray]
+"""Weights of a part, by path; what goes to a folder is packed."""
+Compress: TypeAlias = Callable[..., tuple[Weight | np.ndarray, KernelReport]]
+"""What one kernel becomes, called as `compress_kernel` is."""
 
 
 @runtime_checkable
@@ -122,7 +126,12 @@ def _fault(path: str, rule: Rule, shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> list[KernelReport]:
+def run(
+    job: Job,
+    sink: Sink,
+    advance: Callable[[], None] = lambda: None,
+    compress: Compress = compress_kernel,
+) -> list[KernelReport]:
     """Compresses every part of the model in order and hands each to `sink`.
 
     Parts that `sink` has already are not compressed again: calibration activations are taken
@@ -132,6 +141,7 @@ def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> lis
         job: the work; its faults raise ValueError before any weight is read.
         sink: takes the parts.
         advance: called after each of the `num_layers + 1` parts.
+        compress: what is done to one kernel.
     """
     rules = job.rules()
     groups = parts(job.checkpoint.paths)
@@ -140,7 +150,7 @@ def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> lis
     for part, paths in enumerate(groups):
         done = sink.finished(part)
         if done is None:
-            done = _compress_part(job, rules, paths, part, hidden)
+            done = _compress_part(job, rules, paths, part, hidden, compress)
             sink.put(part, *done)
         tensors, part_reports = done
         reports += part_reports
@@ -156,6 +166,7 @@ def _compress_part(
     paths: list[str],
     part: int,
     hidden: Float[Array, "B T D"] | None,
+    compress: Compress,
 ) -> tuple[Tensors, list[KernelReport]]:
     """Reads the weights of a part, measures their inputs, and compresses those with a rule."""
     dense = {path: _read_dense(job.checkpoint, path) for path in paths}
@@ -166,10 +177,10 @@ def _compress_part(
         block = build_block(job.checkpoint.config, dense.__getitem__, part - 1)
         local = input_grams(block, hidden, [path.removeprefix(prefix) for path in selected])
         grams = {prefix + path: gram for path, gram in local.items()}
-    tensors: dict[str, Packed | np.ndarray] = dict(dense)
+    tensors: dict[str, Weight | np.ndarray] = dict(dense)
     reports = []
     for path in selected:
-        tensors[path], report = compress_kernel(
+        tensors[path], report = compress(
             path, dense[path], rules[path], method=job.method, gram=grams.get(path), seed=job.seed
         )
         reports.append(report)
