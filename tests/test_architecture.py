@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "src" / "gossamer"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("weights", "plots"),
     ("sparsity", "quantization"),
-    ("recipe",),
+    ("recipe", "parameters"),
     ("kernels",),
     ("packing",),
     ("nn", "selftest"),
@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loading",),
     ("inference",),
     ("evaluation",),
-    ("compression",),
+    ("compression", "training"),
     ("cli",),
     ("__main__",),
 )

@@ -35,8 +35,8 @@ int64_t IndexBytes(const Packed& k) {
 }
 
 bool RealOf(ffi::DataType type, Real& real) {
-  real = type == ffi::F32 ? Real::kFloat32 : Real::kBfloat16;
-  return type == ffi::F32 || type == ffi::BF16;
+  real = type == ffi::F32 ? Real::kFloat32 : type == ffi::S8 ? Real::kInt8 : Real::kBfloat16;
+  return type == ffi::F32 || type == ffi::S8 || type == ffi::BF16;
 }
 
 bool ScaleOf(ffi::DataType type, int64_t wanted) {
@@ -131,8 +131,9 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::AnyBuffer x, Bytes values, Bytes 
   if (xs.size() != 2 || ys.size() != 2 || xs[0] != ys[0]) {
     return Refuse("x is [rows, in] and y [rows, out]");
   }
-  if (!RealOf(x.element_type(), p.real) || y->element_type() != x.element_type()) {
-    return Refuse("x and y are both float32 or both bfloat16");
+  if (!RealOf(x.element_type(), p.real) ||
+      y->element_type() != (p.real == Real::kBfloat16 ? ffi::BF16 : ffi::F32)) {
+    return Refuse("x and y are both float32 or both bfloat16, or x is int8 and y float32");
   }
   if (scales.dimensions().size() != 3) return Refuse("scales are [tiles, groups, 16]");
   if (book.size() != 16) return Refuse("a codebook has 16 numbers");

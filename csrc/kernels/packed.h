@@ -19,7 +19,8 @@ constexpr int kVectorBytes = 64;
 static_assert(kLanes * 4 == kVectorBytes, "a word a lane fills a vector");
 
 enum class ScaleType : int32_t { kFloat32, kBfloat16, kE8m0, kE4m3 };
-enum class Real : int32_t { kFloat32, kBfloat16 };
+// Of activations; kInt8 are codes already, whose scale is 1.
+enum class Real : int32_t { kFloat32, kBfloat16, kInt8 };
 
 // One kernel. A dense one has n == m == 1 and no indices.
 struct Packed {

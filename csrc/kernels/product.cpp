@@ -71,6 +71,7 @@ const char* WhyNot(const Product& p) {
   if (!p.floats() && (p.activation_bits < 2 || p.activation_bits > 8)) {
     return "activations have 2 to 8 bits";
   }
+  if (p.floats() && p.real == Real::kInt8) return "codes are no floats";
   if (k.in < 1 || k.out < 1 || p.rows < 1) return "an axis is empty";
   if (k.groups < 1 || k.in % k.groups != 0) return "the groups do not divide the reduction axis";
   if (k.group_size() > kLongestGroup) return "a group is longer than 65536 elements";

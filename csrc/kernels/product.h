@@ -36,13 +36,17 @@ struct Target;
 struct Product {
   Packed kernel;
   const void* x;  // [rows, in] of `real`
-  void* y;        // [rows, out] of `real`
+  void* y;        // [rows, out] of `real`, or float32 where that is kInt8
   int64_t rows;
   Real real;
-  int32_t activation_bits;  // 2 to 8; 0 leaves activations floats
+  int32_t activation_bits;  // 2 to 8; 0 leaves activations floats; codes have 8 at most
   const Target* target;     // whose kernels are meant
 
   bool floats() const { return activation_bits == 0; }
+  // Bytes of a number of x.
+  int64_t real_bytes() const {
+    return real == Real::kFloat32 ? 4 : real == Real::kBfloat16 ? 2 : 1;
+  }
 
   Method method() const;
   // Bytes of a prepared row; of the room that one call of `multiply` needs.

@@ -47,6 +47,13 @@ float QuantizeRow(const void* values, Real real, int64_t size, int bits, int8_t*
   return scale;
 }
 
+// Copies codes, with zeros up to a multiple of 16; gives their scale.
+inline float CopyCodes(const void* values, int64_t size, int8_t* codes) {
+  __builtin_memcpy(codes, values, size);
+  __builtin_memset(codes + size, 0, (kLanes - size % kLanes) % kLanes);
+  return 1.0f;
+}
+
 // Every group filled up to whole windows; from the last group on, so that nothing is overwritten.
 inline void SpreadGroups(int8_t* codes, const Packed& k) {
   const int64_t size = k.group_size();
@@ -127,8 +134,7 @@ void ConvertRow(const void* values, Real real, const Packed& k, float* row) {
 template <class S>
 void Prepare(const Product& p, int64_t row, uint8_t* prepared) {
   const Packed& k = p.kernel;
-  const int64_t row_size = p.real == Real::kFloat32 ? 4 : 2;
-  const void* x = static_cast<const uint8_t*>(p.x) + row * k.in * row_size;
+  const void* x = static_cast<const uint8_t*>(p.x) + row * k.in * p.real_bytes();
   if (p.floats()) {
     ConvertRow<S>(x, p.real, k, reinterpret_cast<float*>(prepared));
     return;
@@ -137,13 +143,17 @@ void Prepare(const Product& p, int64_t row, uint8_t* prepared) {
   int32_t* sums = reinterpret_cast<int32_t*>(prepared + kRowHeader);
   const Method method = p.method();
   float* scale = reinterpret_cast<float*>(prepared);
+  const auto write = [&](int8_t* to) {
+    return p.real == Real::kInt8 ? CopyCodes(x, k.in, to)
+                                 : QuantizeRow<S>(x, p.real, k.in, p.activation_bits, to);
+  };
   if (method == Method::kPlaces) {
     int8_t* plain = codes + k.kept() / 4 * kTableBytes;
-    *scale = QuantizeRow<S>(x, p.real, k.in, p.activation_bits, plain);
+    *scale = write(plain);
     WriteTables(plain, k, codes);
     return;
   }
-  *scale = QuantizeRow<S>(x, p.real, k.in, p.activation_bits, codes);
+  *scale = write(codes);
   if constexpr (S::kInRegisters) {
     if (method == Method::kKept) return OffsetRow<S>(codes, k.in);
   }

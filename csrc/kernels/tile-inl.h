@@ -138,7 +138,7 @@ inline void StoreTile(const Product& p, int64_t row, int64_t tile, const float* 
   const int64_t first = tile * kLanes;
   const int64_t count = k.out - first < kLanes ? k.out - first : kLanes;
   const int64_t at = row * k.out + first;
-  if (p.real == Real::kFloat32) {
+  if (p.real != Real::kBfloat16) {
     __builtin_memcpy(static_cast<float*>(p.y) + at, values, count * sizeof(float));
     return;
   }
@@ -151,7 +151,7 @@ GOSSAMER_INLINE void Finish(const Product& p, int64_t row, int64_t tile, float s
                             typename S::Floats sums) {
   const Packed& k = p.kernel;
   const auto y = S::MultiplyFloats(sums, S::FillFloats(scale));
-  if (p.real == Real::kFloat32 && (tile + 1) * kLanes <= k.out) {
+  if (p.real != Real::kBfloat16 && (tile + 1) * kLanes <= k.out) {
     S::StoreFloats(static_cast<float*>(p.y) + row * k.out + tile * kLanes, y);
     return;
   }

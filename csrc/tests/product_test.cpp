@@ -182,6 +182,10 @@ Case MakeCase(const Shape& s) {
     if (kind == 1) value = Uniform(0, 1) ? 1.0f : -1.0f;
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
+    if (s.real == Real::kInt8) {
+      c.x.push_back(static_cast<uint8_t>(kind == 1 ? Uniform(0, 1) * 254 - 127 : Uniform(-127, 127)));
+      continue;
+    }
     const int size = s.real == Real::kFloat32 ? 4 : 2;
     for (int b = 4 - size; b < 4; ++b) c.x.push_back(bits >> (8 * b));
   }
@@ -190,6 +194,7 @@ Case MakeCase(const Shape& s) {
 
 float Read(Real real, const uint8_t* at, int64_t index) {
   uint32_t bits = 0;
+  if (real == Real::kInt8) return static_cast<int8_t>(at[index]);
   if (real == Real::kFloat32) {
     std::memcpy(&bits, at + 4 * index, 4);
   } else {
@@ -218,12 +223,15 @@ void Reference(const Shape& s, const Case& c, std::vector<double>& y, std::vecto
     for (int64_t i = 0; i < s.in; ++i) {
       absmax = std::max(absmax, std::fabs(Read(s.real, c.x.data(), r * s.in + i)));
     }
-    const float scale = absmax == 0 ? 1.0f : absmax * (1.0f / static_cast<float>(qmax));
+    const bool codes = s.real == Real::kInt8;
+    const float scale =
+        codes || absmax == 0 ? 1.0f : absmax * (1.0f / static_cast<float>(qmax));
     const float inverse = 1.0f / scale;
     std::vector<int> q(s.in);
     for (int64_t i = 0; i < s.in && s.activation_bits > 0; ++i) {
       const float scaled = Read(s.real, c.x.data(), r * s.in + i) * inverse;
-      q[i] = std::min(std::max(static_cast<int>(std::nearbyint(scaled)), -qmax), qmax);
+      q[i] = codes ? static_cast<int8_t>(c.x[r * s.in + i])
+                   : std::min(std::max(static_cast<int>(std::nearbyint(scaled)), -qmax), qmax);
     }
     for (int64_t o = 0; o < s.out; ++o) {
       double sum = 0, total = 0;
@@ -248,8 +256,8 @@ void Reference(const Shape& s, const Case& c, std::vector<double>& y, std::vecto
 std::vector<uint8_t> Run(const gossamer::Target& target, const Shape& s, const Case& c) {
   const Buffer values = Copy(c.values), indices = Copy(c.indices), scales = Copy(c.scales),
                zeros = Copy(c.zeros), x = Copy(c.x);
-  const int real_bytes = s.real == Real::kFloat32 ? 4 : 2;
-  const Buffer y(s.rows * s.out * real_bytes);
+  const int result_bytes = s.real == Real::kBfloat16 ? 2 : 4;
+  const Buffer y(s.rows * s.out * result_bytes);
   Product p;
   const int64_t tiles = (s.out + kLanes - 1) / kLanes;
   p.kernel = {values.begin,
@@ -281,7 +289,7 @@ std::vector<uint8_t> Run(const gossamer::Target& target, const Shape& s, const C
   const int64_t middle = tiles / 2;  // two calls, as threads make them
   target.multiply(p, prepared.begin, 0, middle, scratch.begin);
   target.multiply(p, prepared.begin, middle, tiles, scratch.begin);
-  return std::vector<uint8_t>(y.begin, y.begin + s.rows * s.out * real_bytes);
+  return std::vector<uint8_t>(y.begin, y.begin + s.rows * s.out * result_bytes);
 }
 
 // Each group is rounded when it is converted, scaled and added, the sum once more: float32 has
@@ -292,13 +300,13 @@ void Check(const Shape& s) {
   Reference(s, c, want, size);
   const double groups = static_cast<double>(s.in) / s.group;
   const double roundings = s.activation_bits ? groups + 3 : s.in + groups + 3;
-  const double unit = std::ldexp(roundings, -24) + (s.real == Real::kFloat32 ? 0 : 1.0 / 256);
+  const double unit = std::ldexp(roundings, -24) + (s.real == Real::kBfloat16 ? 1.0 / 256 : 0);
   std::vector<uint8_t> first;
   for (const auto* const* t = gossamer::AllTargets(); *t != nullptr; ++t) {
     if (!(*t)->runs()) continue;
     const auto got = Run(**t, s, c);
     for (size_t i = 0; i < want.size(); ++i) {
-      const double value = Read(s.real, got.data(), i);
+      const double value = Read(s.real == Real::kBfloat16 ? s.real : Real::kFloat32, got.data(), i);
       if (!(std::fabs(value - want[i]) <= unit * size[i])) {
         std::printf("%s: %s: output %zu is %.9g, not %.9g\n", (*t)->name, s.Text().c_str(), i,
                     value, want[i]);
@@ -340,6 +348,8 @@ int main() {
         const int64_t group = round % 2 ? 64 * Uniform(1, 2) : Uniform(1, 9) * (round % 4 ? m : 1);
         const bool book = bits == 4 && Uniform(0, 1);
         const bool zeros = m == 1 && !book && Uniform(0, 1);
+        const Real real = static_cast<Real>(Uniform(0, 2));
+        const int activation_bits = Uniform(0, 2) ? Uniform(0, 1) * 8 : Uniform(2, 8);
         const Shape s{groups * group,
                       Uniform(1, 70),
                       group,
@@ -349,8 +359,8 @@ int main() {
                       static_cast<ScaleType>(Uniform(0, 3)),
                       zeros,
                       SomeRows(),
-                      static_cast<Real>(Uniform(0, 1)),
-                      Uniform(0, 2) ? Uniform(0, 1) * 8 : Uniform(2, 8),
+                      real,
+                      real == Real::kInt8 ? 8 : activation_bits,
                       book};
         if (!Packable(s)) continue;
         Check(s);

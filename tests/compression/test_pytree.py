@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from gossamer.compression import compress_pytree
-from gossamer.compression.pytree import parameter_paths
+from gossamer.parameters import parameter_paths
 from gossamer.quantization import Int
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM, Block, Unstructured

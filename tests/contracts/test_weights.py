@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from gossamer.packing import pack, pack_floats
-from gossamer.quantization import Int, Quantized
+from gossamer.quantization import Int, QuantAware, Quantized, Scheme
 from gossamer.sparsity import NM
 from gossamer.weights import Weight, beside, dot, materialize, take
 
@@ -21,6 +21,10 @@ OUT_LAST, OUT_FIRST = PartitionSpec(None, "out"), PartitionSpec("out")
 
 def quantized(kernel, format, activations=None):
     return Quantized(format.encode(kernel), format, activations)
+
+
+def aware(kernel, scheme):
+    return QuantAware(kernel, scheme)
 
 
 def packed(kernel, format, pattern=None, activations=None):
@@ -44,6 +48,7 @@ WEIGHTS = {  # how a kernel [in, out] becomes one, and how its planes are split 
     "array": case(jnp.asarray, OUT_LAST),
     "quantized int4": case(quantized, OUT_LAST, format=GROUPED),
     "quantized asymmetric": case(quantized, OUT_LAST, format=ASYMMETRIC),
+    "quantization-aware int4": case(aware, OUT_LAST, scheme=Scheme(weights=GROUPED)),
     "packed int8": case(packed, OUT_FIRST, format=Int(8)),
     "packed int4": case(packed, OUT_FIRST, format=GROUPED),
     "packed int3 e8m0": case(packed, OUT_FIRST, format=Int(3, group=32, scale="e8m0")),
@@ -55,6 +60,9 @@ WEIGHTS = {  # how a kernel [in, out] becomes one, and how its planes are split 
 }
 ROUNDED = {  # those that round their inputs too: `dot` is not x @ materialize()
     "quantized int8": case(quantized, OUT_LAST, format=Int(8), activations=Int(8)),
+    "quantization-aware int8": case(
+        aware, OUT_LAST, scheme=Scheme(weights=Int(8), activations=Int(8))
+    ),
     "packed 2:4 int4": case(
         packed, OUT_FIRST, format=GROUPED, pattern=NM(2, 4), activations=Int(8)
     ),
@@ -187,7 +195,7 @@ def test_rounded_inputs_change_the_product_little_and_the_gradient_not_at_all(na
     assert_close(gradient, np.ones((20, OUT)) @ np.asarray(materialize(weight)).T)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", [name for name in WEIGHTS if "aware" not in name])
 def test_kernels_side_by_side_multiply_as_each_does(name):
     make, _ = WEIGHTS[name]
     parts = [make(kernel_of(out)) for out in (16, 32, 24)]  # the last does not fill its tiles

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.packing import pack, pack_floats, why_dense
+from gossamer.packing import pack, pack_floats, stored_bytes, why_dense
 from gossamer.quantization import E2M1, HBFP, MX, NVFP4, Codebook, Codes, Float8, Int
 from gossamer.sparsity import NM, Unstructured
 from tests.packing import oracle
@@ -255,6 +255,20 @@ def test_what_saves_nothing_is_stored_dense_and_said_so(pattern, format, reason)
 def test_what_saves_is_stored_sparse(pattern):
     assert why_dense(pattern, Int(4)) is None
     assert why_dense(pattern, None) is None
+
+
+@pytest.mark.parametrize("pattern", [None, NM(2, 4), NM(3, 4), Unstructured(0.5)], ids=str)
+@pytest.mark.parametrize("format", [Int(4), HBFP(6), MX("e2m1"), NVFP4(), None], ids=str)
+def test_stored_bytes_are_those_of_the_packed_kernel(pattern, format):
+    weight = jnp.array(kernel((64, 24)))
+    if pattern is not None:
+        weight = jnp.where(pattern.mask(jnp.abs(weight), axis=0), weight, 0)
+    sparse = pattern if isinstance(pattern, NM) and not why_dense(pattern, format) else None
+    if format is not None:
+        stored = pack(format.encode(weight), format, sparse)
+    else:
+        stored = weight if sparse is None else pack_floats(weight, sparse)
+    assert stored_bytes((64, 24), pattern, format) == stored.nbytes
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -3,9 +3,9 @@ import io
 import matplotlib.image
 import pytest
 
-from gossamer.plots import Bar, bar_panels
+from gossamer.plots import Bar, Line, bar_panels, equality_plot, line_panels
 
-RED, BLACK = (214, 39, 40), (0, 0, 0)
+RED, BLACK, ORANGE = (214, 39, 40), (0, 0, 0), (255, 127, 14)
 
 
 def pixels(plot: bytes, color: tuple[int, int, int]) -> int:
@@ -28,3 +28,28 @@ def test_a_bound_is_marked_and_named():
         return bar_panels({"": [Bar("first", 10.0, "a", "10", bound)]}, x="ms", title="times")
 
     assert pixels(plot(5.0), BLACK) > pixels(plot(None), BLACK)
+
+
+def test_lines_of_a_colour_are_told_apart_by_their_dashes_and_panels_share_a_legend():
+    def plot(dashed: bool, color: int = 1) -> bytes:
+        lines = [Line("one", [(0.0, 1.0), (9.0, 10.0)], color, dashed)]
+        panels = {"left": lines, "right": [Line("two", [(0.0, 2.0), (9.0, 2.0)], 0)]}
+        return line_panels(panels, x="block", y="error", title="depth")
+
+    assert pixels(plot(False), ORANGE) > pixels(plot(True), ORANGE) > 0
+    assert pixels(plot(False, color=3), ORANGE) == 0
+
+
+def test_a_plot_of_nothing_is_empty_and_not_an_error():
+    assert pixels(line_panels({}, x="block", y="error", title="depth"), ORANGE) == 0
+    assert pixels(equality_plot({}, x="x", y="y", title="none"), ORANGE) == 0
+
+
+def test_points_are_drawn_against_the_line_of_equality():
+    def plot(points: list[tuple[float, float]]) -> bytes:
+        series = {"first": [(1.0, 100.0)], "second": points}
+        return equality_plot(series, x="threshold", y="measured", title="t")
+
+    few, many = ([(10.0, 10.0 + i) for i in range(n)] for n in (1, 30))
+    assert pixels(plot(many), BLACK) > 500  # the line and the text
+    assert plot(few) != plot(many)

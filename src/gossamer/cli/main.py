@@ -16,6 +16,7 @@ from gossamer.cli.evaluate import Evaluate
 from gossamer.cli.export import Export
 from gossamer.cli.generate import Generate
 from gossamer.cli.inspect import Inspect
+from gossamer.cli.interplay import Interplay
 
 WORKED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -25,6 +26,7 @@ Commands: TypeAlias = (
     | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Interplay, tyro.conf.subcommand("interplay")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -25,10 +25,13 @@ from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
 from gossamer.models import build_block, model_class
-from gossamer.packing import Packed
 from gossamer.recipe import Rule
+from gossamer.weights import Weight
 
-Tensors: TypeAlias = Mapping[str, Packed | np.ndarray]
+Tensors: TypeAlias = Mapping[str, Weight | np.ndarray]
+"""Weights of a part, by path; what goes to a folder is packed."""
+Compress: TypeAlias = Callable[[Task, Method], tuple[Weight | np.ndarray, KernelReport]]
+"""What one kernel becomes, as `compress_kernel` says it."""
 
 
 @runtime_checkable
@@ -48,7 +51,12 @@ class Sink(Protocol):
         ...
 
 
-def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> list[KernelReport]:
+def run(
+    job: Job,
+    sink: Sink,
+    advance: Callable[[], None] = lambda: None,
+    compress: Compress = compress_kernel,
+) -> list[KernelReport]:
     """Compresses every part of the model in order and hands each to `sink`.
 
     Parts that `sink` has already are not compressed again: calibration activations are taken
@@ -58,6 +66,7 @@ def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> lis
         job: the work; its faults raise ValueError before any weight is read.
         sink: takes the parts.
         advance: called after each of the `num_layers + 1` parts.
+        compress: what is done to one kernel.
     """
     rules = job.rules()
     groups = parts(job.checkpoint.paths)
@@ -66,7 +75,7 @@ def run(job: Job, sink: Sink, advance: Callable[[], None] = lambda: None) -> lis
     for part, paths in enumerate(groups):
         done = sink.finished(part)
         if done is None:
-            done = _compress_part(job, rules, paths, part, hidden)
+            done = _compress_part(job, rules, paths, part, hidden, compress)
             sink.put(part, *done)
         tensors, part_reports = done
         reports += part_reports
@@ -82,6 +91,7 @@ def _compress_part(
     paths: list[str],
     part: int,
     hidden: Float[Array, "B T D"] | None,
+    compress: Compress,
 ) -> tuple[Tensors, list[KernelReport]]:
     """Reads the weights of a part, measures their inputs, and compresses those with a rule."""
     dense = {path: _read_dense(job.checkpoint, path) for path in paths}
@@ -90,7 +100,7 @@ def _compress_part(
     if part > 0 and hidden is not None and selected:
         grams, changed = _prepare_block(job, rules, dense, part - 1, hidden)
         dense |= changed
-    tensors: dict[str, Packed | np.ndarray] = dict(dense)
+    tensors: dict[str, Weight | np.ndarray] = dict(dense)
     reports = []
     scores = model_class(job.checkpoint.config).Block.SCORE_PROJECTIONS
     for path in selected:
@@ -103,7 +113,7 @@ def _compress_part(
             feeds_scores=path.removesuffix(".kernel").endswith(scores),
         )
         method = kernel_method(job.method, path in grams, rules[path])
-        tensors[path], report = compress_kernel(task, method)
+        tensors[path], report = compress(task, method)
         _warn_of_damping(report, job.method)
         reports.append(report)
     return tensors, reports

@@ -5,16 +5,15 @@ the type, the shapes and the dtypes of what went in, so the model's own code run
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
 from gossamer.compression.methods import magnitude_mask
+from gossamer.parameters import array_leaves, is_variable, parameter_paths, value_of
 from gossamer.quantization import Format
 from gossamer.recipe import Recipe, Rule
 
@@ -53,47 +52,19 @@ def compress_pytree(params: Params, recipe: Recipe | str, *, reduction_axis: int
     if reduction_axis not in (0, 1):
         raise ValueError(f"A matrix has the reduction axis 0 or 1, got {reduction_axis=}.")
     rules = Recipe.load(recipe).match(parameter_paths(params))
-    leaves, structure = jax.tree.flatten(params, is_leaf=_is_variable)
-    chosen = {i: (path, rules[path]) for i, path, _ in _arrays(params) if path in rules}
+    leaves, structure = jax.tree.flatten(params, is_leaf=is_variable)
+    chosen = {i: (path, rules[path]) for i, path, _ in array_leaves(params) if path in rules}
     faults = [
         fault
         for i, (path, rule) in chosen.items()
-        if (fault := _fault(path, _value(leaves[i]), rule, reduction_axis))
+        if (fault := _fault(path, value_of(leaves[i]), rule, reduction_axis))
     ]
     if faults:
         raise ValueError("The weights cannot be compressed: " + "; ".join(faults) + ".")
     for i, (_, rule) in chosen.items():
-        values = _compress(_value(leaves[i]), rule, reduction_axis)
-        leaves[i] = leaves[i].replace(values) if _is_variable(leaves[i]) else values
+        values = _compress(value_of(leaves[i]), rule, reduction_axis)
+        leaves[i] = leaves[i].replace(values) if is_variable(leaves[i]) else values
     return jax.tree.unflatten(structure, leaves)
-
-
-def parameter_paths(params: Any) -> list[str]:
-    """The names of all array leaves, as a recipe's rules see them.
-
-    Example:
-        >>> parameter_paths({"layers": [{"kernel": jnp.ones((2, 2))}], "activation": jnp.tanh})
-        ['layers.0.kernel']
-    """
-    return [path for _, path, _ in _arrays(params)]
-
-
-def _is_variable(leaf: Any) -> bool:
-    return isinstance(leaf, nnx.Variable)
-
-
-def _value(leaf: Any) -> Any:
-    """What an NNX variable holds; any other leaf as it is."""
-    return leaf.get_value() if _is_variable(leaf) else leaf
-
-
-def _arrays(params: Any) -> Iterator[tuple[int, str, jax.Array | np.ndarray]]:
-    """Position among the leaves, path and value of each array; variables are leaves here."""
-    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_variable)
-    for i, (keys, leaf) in enumerate(leaves):
-        value = _value(leaf)
-        if isinstance(value, jax.Array | np.ndarray):
-            yield i, jax.tree_util.keystr(keys, simple=True, separator="."), value
 
 
 def _fault(path: str, leaf: jax.Array | np.ndarray, rule: Rule, axis: int) -> str | None:

@@ -96,10 +96,10 @@ def versions() -> dict[str, str]:
 def write_report(report: Report, folder: pathlib.Path) -> None:
     """Writes `report.json`, `report.md` and the plots into `folder`, each by rename."""
     text = json.dumps(report.to_dict(), indent=1)
-    _write(folder / "report.json", text.encode())
-    _write(folder / "report.md", to_markdown(report).encode())
+    write_file(folder / "report.json", text.encode())
+    write_file(folder / "report.md", to_markdown(report).encode())
     for name, draw in (("report-errors.png", _draw_errors), ("report-sizes.png", _draw_sizes)):
-        _write(folder / name, draw(report))
+        write_file(folder / name, draw(report))
 
 
 def to_markdown(report: Report) -> str:
@@ -161,7 +161,8 @@ def _row(kernel: KernelReport) -> str:
     )
 
 
-def _write(file: pathlib.Path, data: bytes) -> None:
+def write_file(file: pathlib.Path, data: bytes) -> None:
+    """Writes a file by rename, so that the old one is whole until the new one is."""
     partial = file.with_name(file.name + ".partial")
     with partial.open("wb") as stream:
         stream.write(data)

@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gossamer import __version__
 from gossamer.compression.job import Job
 from gossamer.compression.kernel import KernelReport
 from gossamer.compression.one_shot import Tensors
 from gossamer.loading import Checkpoint, load_saved
-from gossamer.packing import FolderWriter, shard_name
+from gossamer.packing import FolderWriter, Packed, shard_name
 
 
 class MemorySink:
@@ -67,7 +69,13 @@ class FolderSink:
     def put(self, part: int, tensors: Tensors, reports: list[KernelReport]) -> None:
         """Writes a part; its reports are kept with it until the end."""
         notes = [dataclasses.asdict(report) for report in reports]
-        self._writer.add_shard(shard_name(part + 1, self._count), tensors, note=notes)
+        packed = {
+            path: tensor
+            for path, tensor in tensors.items()
+            if isinstance(tensor, Packed | np.ndarray)
+        }
+        assert len(packed) == len(tensors), "a folder holds what is packed"
+        self._writer.add_shard(shard_name(part + 1, self._count), packed, note=notes)
 
     def finish(self) -> Checkpoint:
         """Completes the folder, moves it to its place and opens it."""

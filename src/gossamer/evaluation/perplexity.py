@@ -30,6 +30,8 @@ class Perplexity:
         predictions: tokens predicted: windows x (context - 1).
         context: tokens of a window.
         windows: how many windows.
+        losses: mean negative log-likelihood of each window, in nats a prediction: what two models
+            are compared by, window for window.
         seconds: wall time, reading the weights and compiling included.
     """
 
@@ -37,6 +39,7 @@ class Perplexity:
     predictions: int
     context: int
     windows: int
+    losses: tuple[float, ...]
     seconds: float
 
 
@@ -44,6 +47,7 @@ def perplexity(
     checkpoint: Checkpoint,
     tokens: Int[np.ndarray, "windows context"],
     advance: Callable[[], None] = lambda: None,
+    watch: Callable[[Float[Array, "B T D"]], None] = lambda _: None,
 ) -> Perplexity:
     r"""Measures how well the model predicts each window's tokens from those before them.
 
@@ -54,6 +58,8 @@ def perplexity(
         checkpoint: the model, dense or packed; blocks are read one at a time.
         tokens: windows of a text that was tokenized once, as `gossamer.data.windows` cuts them.
         advance: called after each block, for a progress bar.
+        watch: called with the hidden states that enter the first block, then with those that leave
+            each block.
 
     Raises:
         ValueError: a window has fewer than two tokens or more than the model's positions, or the
@@ -64,14 +70,16 @@ def perplexity(
     """
     start = time.perf_counter()
     check_windows(checkpoint, tokens)
-    hidden = run_blocks(checkpoint, embed(checkpoint, jnp.asarray(tokens)), advance)
+    hidden = embed(checkpoint, jnp.asarray(tokens))
+    watch(hidden)
+    hidden = run_blocks(checkpoint, hidden, advance, watch)
     graph, state = nnx.split(build_ends(checkpoint.config, checkpoint.read))
     losses = [
-        _window_loss(graph, state, states, jnp.asarray(window))
+        float(_window_loss(graph, state, states, jnp.asarray(window)))
         for states, window in zip(hidden, tokens, strict=True)
     ]
     predictions = tokens.shape[0] * (tokens.shape[1] - 1)
-    mean = math.fsum(float(loss) for loss in losses) / predictions
+    mean = math.fsum(losses) / predictions
     if not math.isfinite(mean):
         raise ValueError(
             f"The likelihood of model {checkpoint.source.get('name')!r} is {mean}: its weights or "
@@ -82,6 +90,7 @@ def perplexity(
         predictions=predictions,
         context=tokens.shape[1],
         windows=tokens.shape[0],
+        losses=tuple(loss / (tokens.shape[1] - 1) for loss in losses),
         seconds=time.perf_counter() - start,
     )
 

@@ -35,12 +35,17 @@ def run_blocks(
     checkpoint: Checkpoint,
     hidden: Float[Array, "B T D"],
     advance: Callable[[], None] = lambda: None,
+    watch: Callable[[Float[Array, "B T D"]], None] = lambda _: None,
 ) -> Float[Array, "B T D"]:
-    """Puts whole sequences through all blocks in order; `advance` is called after each."""
+    """Puts whole sequences through all blocks in order.
+
+    After each block `watch` is called with the hidden states that left it, then `advance`.
+    """
     for index in range(checkpoint.config.num_layers):
         hidden = run_block(build_block(checkpoint.config, checkpoint.read, index), hidden)
         # Without waiting, the weights of all blocks would be read before the first has run.
         jax.block_until_ready(hidden)
+        watch(hidden)
         advance()
     return hidden
 

@@ -5,9 +5,10 @@ they only become bytes, and come back unchanged.
 """
 
 from gossamer.packing.account import Account, account
+from gossamer.packing.codes_product import packed_product
 from gossamer.packing.files import SafetensorsFile, write_safetensors
 from gossamer.packing.folder import PackedFolder, model_bytes
-from gossamer.packing.pack import check_packable, pack, pack_floats, why_dense
+from gossamer.packing.pack import check_packable, pack, pack_floats, stored_bytes, why_dense
 from gossamer.packing.packed import Packed
 from gossamer.packing.stored import StoredTensor, check_name
 from gossamer.packing.writer import LAYOUT_VERSION, FolderWriter, shard_name
@@ -26,7 +27,9 @@ __all__ = [
     "model_bytes",
     "pack",
     "pack_floats",
+    "packed_product",
     "shard_name",
+    "stored_bytes",
     "why_dense",
     "write_safetensors",
 ]

@@ -63,6 +63,34 @@ def check_packable(shape: tuple[int, int], pattern: Pattern | None, format: Form
     _check_bytes(shape, None if format is None else format.bits, stored)
 
 
+def stored_bytes(shape: tuple[int, int], pattern: Pattern | None, format: Format | None) -> int:
+    """Bytes of a kernel `(in, out)` as it would be packed; nothing is computed.
+
+    Args:
+        shape: `(in, out)`.
+        pattern: which weights are kept; None keeps all.
+        format: the format of their codes; None for float32 values.
+
+    Raises:
+        ValueError: as `pack` and `pack_floats` do.
+
+    Example:
+        >>> from gossamer.quantization import Int
+        >>> stored_bytes((64, 16), NM(2, 4), Int(4))  # 3 bits a weight and a scale per output
+        448
+    """
+    kernel = jax.ShapeDtypeStruct(shape, jnp.float32)
+    sparse = pattern if isinstance(pattern, NM) and why_dense(pattern, format) is None else None
+
+    def packed(kernel: Float[Array, "in out"]) -> Packed | Float[Array, "in out"]:
+        if format is not None:
+            return pack(format.encode(kernel), format, sparse)
+        return kernel if sparse is None else pack_floats(kernel, sparse)
+
+    planes = jax.tree.leaves(jax.eval_shape(packed, kernel))
+    return sum(plane.size * plane.dtype.itemsize for plane in planes)
+
+
 def pack(
     codes: Codes,
     format: Format,

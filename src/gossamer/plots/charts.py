@@ -109,6 +109,70 @@ def _lay(axes: "Axes", bars: Sequence[Bar], colors: Mapping[str, str]) -> None:
             axes.vlines(bar.bound, place - 0.4, place + 0.4, color="black", zorder=3)
 
 
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One of the lines that `line_panels` draws."""
+
+    label: str
+    """What the legend says."""
+    points: Sequence[tuple[float, float]]
+    """(x, y), in order."""
+    color: int
+    """Which colour of the cycle; lines of one thing share one."""
+    dashed: bool = False
+    """Whether it is broken, to tell it from another of its colour."""
+
+
+def line_panels(panels: Mapping[str, Sequence[Line]], *, x: str, y: str, title: str) -> bytes:
+    """Draws a panel of lines per name, side by side, with one scale and one legend for all.
+
+    What x counts are whole numbers.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7 * max(1, len(panels)), 5), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)
+    for axes, (name, lines) in zip(grid[0], panels.items(), strict=False):
+        axes.set(xlabel=x, ylabel=y, title=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        for line in lines:
+            style = "--" if line.dashed else "-"
+            color = f"C{line.color % 10}"
+            axes.plot(*zip(*line.points, strict=True), style, color=color, label=line.label)
+    named = {
+        label: handle
+        for axes in grid[0]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if named:
+        place = "outside right center"
+        figure.legend(list(named.values()), list(named), loc=place, fontsize="small")
+    return _png(figure)
+
+
+def equality_plot(
+    series: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, title: str
+) -> bytes:
+    """Draws the points of each series against the line where y is x, on logarithmic axes."""
+    from matplotlib.ticker import LogFormatter
+
+    figure, axes = _axes(x, y, title)
+    points = [point for each in series.values() for point in each]
+    for name, each in series.items():
+        axes.plot(*zip(*each, strict=True), "o", alpha=0.7, label=name)
+    if points:
+        ends = [pick(value for point in points for value in point) for pick in (min, max)]
+        axes.plot(ends, ends, color="black", linewidth=1, label="equal")
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):  # 200 and not 2 x 10^2
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.4)))
+        axes.legend(fontsize="small")
+    return _png(figure)
+
+
 def _axes(x: str, y: str, title: str) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 

@@ -12,6 +12,7 @@ from jaxtyping import Int as IntArray
 
 from gossamer.quantization.formats import Codes, Format
 from gossamer.quantization.integers import Int
+from gossamer.quantization.products import encode_rows, multiply_codes
 
 
 @jax.tree_util.register_dataclass
@@ -191,20 +192,6 @@ def _multiply_rounded(
 def _multiply_integers(
     x: Float[Array, "*batch in"], kernel: Codes, activations: Int
 ) -> Float[Array, "*batch out"]:
-    groups, out = kernel.scales.shape
-    rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    quantized = activations.encode(rows.T)  # its reduction axis comes first
-    codes = quantized.codes.T.reshape(rows.shape[0], groups, -1)
-    # int32 is exact: |q (k - z)| < 2^15, so up to 2^16 inputs a group cannot overflow.
-    sums = jnp.einsum(
-        "bgi,gio->gbo",
-        codes,
-        kernel.codes.reshape(groups, -1, out),
-        preferred_element_type=jnp.int32,
-    )
-    if kernel.zeros is not None:
-        shift = codes.astype(jnp.int32).sum(axis=2).T[:, :, None]
-        sums = sums - shift * kernel.zeros[:, None, :].astype(jnp.int32)
-    scaled = (sums.astype(jnp.float32) * kernel.scales[:, None, :]).sum(axis=0)
-    y = scaled * quantized.scales.reshape(-1, 1)
-    return y.reshape(*x.shape[:-1], out).astype(x.dtype)
+    rows = encode_rows(x.reshape(-1, x.shape[-1]), activations)
+    y = multiply_codes(rows.codes, kernel) * rows.scales
+    return y.reshape(*x.shape[:-1], y.shape[-1]).astype(x.dtype)

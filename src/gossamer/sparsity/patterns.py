@@ -12,8 +12,9 @@ import math
 from fractions import Fraction
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,9 +205,27 @@ def _nan_highest(scores: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
 
 
 def _keep_highest(scores: Float[Array, " size"], sparsity: float) -> Bool[Array, " size"]:
-    """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index."""
-    pruned = _pruned_count(sparsity, scores.size)
-    # A stable sort of the reversed array puts the higher index of a tie first: it is pruned.
-    # Adding 0.0 makes -0.0 and 0.0 one value, which the sort would tell apart.
-    order = jnp.argsort(_nan_highest(scores)[::-1] + 0.0, stable=True)
-    return jnp.ones(scores.size, bool).at[order[:pruned]].set(False)[::-1]
+    """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index.
+
+    The lowest score that stays is found bit by bit: 10 ms for 576 x 1536 weights on a CPU, where a
+    stable sort takes 255.
+    """
+    kept = scores.size - _pruned_count(sparsity, scores.size)
+    ranks = _ranks(scores)
+
+    def lower_bit(place: Int[Array, ""], rank: UInt32[Array, ""]) -> UInt32[Array, ""]:
+        higher = rank | (jnp.uint32(1) << (31 - place).astype(jnp.uint32))
+        return jnp.where(jnp.sum(ranks >= higher, dtype=jnp.int32) >= kept, higher, rank)
+
+    lowest = jax.lax.fori_loop(0, 32, lower_bit, jnp.uint32(0))
+    above, tied = ranks > lowest, ranks == lowest
+    room = kept - jnp.sum(above, dtype=jnp.int32)
+    return above | (tied & (jnp.cumsum(tied, dtype=jnp.int32) <= room))
+
+
+def _ranks(scores: Float[Array, "*dims"]) -> UInt32[Array, "*dims"]:
+    """Integers in the order of the scores: NaN as infinity, -0.0 as 0.0."""
+    scores = _nan_highest(scores.astype(jnp.float32))
+    bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.uint32)
+    # The bits of floats >= 0 are in their order, those of the others in the reverse.
+    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))

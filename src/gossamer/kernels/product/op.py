@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from gossamer.kernels import library
 from gossamer.quantization import Format, Int, ScaleType
@@ -62,7 +62,7 @@ class Layout:
     book: tuple[int, ...] | None = None
 
 
-def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str | None:
+def why_not(x: Num[Array, "rows in"], planes: Planes, layout: Layout) -> str | None:
     """Says in words why no native kernel multiplies these; None: one does.
 
     Example:
@@ -70,12 +70,14 @@ def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str |
         >>> planes = Planes(kernel, None, jnp.ones((1, 1, 16)), None)
         >>> layout = Layout(bits=4, pattern=None, scale="float32", out=16, activations=Int(8))
         >>> why_not(x, planes, layout)
-        'x is float16; kernels take float32 and bfloat16'
+        'x is float16; kernels take float32, bfloat16 and codes as int8'
     """
     rows, size = x.shape
     groups = planes.scales.shape[-2]
-    if x.dtype not in (jnp.float32, jnp.bfloat16):
-        return f"x is {x.dtype}; kernels take float32 and bfloat16"
+    if x.dtype not in (jnp.float32, jnp.bfloat16, jnp.int8):
+        return f"x is {x.dtype}; kernels take float32, bfloat16 and codes as int8"
+    if x.dtype == jnp.int8 and layout.activations is None:
+        return "x holds codes, and the layout says that activations are floats"
     if 0 in (rows, size, layout.out):
         return "there is nothing to multiply"
     if size // groups > LONGEST_GROUP:
@@ -87,8 +89,10 @@ def why_not(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> str |
     return library.missed()
 
 
-def product(x: Float[Array, "rows in"], planes: Planes, layout: Layout) -> Float[Array, "rows out"]:
+def product(x: Num[Array, "rows in"], planes: Planes, layout: Layout) -> Float[Array, "rows out"]:
     """Multiplies by a native kernel; `why_not` has said None.
+
+    Rows that are int8 are codes already, whose scale is 1: then the result is float32.
 
     With quantized activations integer sums are exact. Against the same sums and scales in exact
     arithmetic, each of the G groups' share is rounded when it is converted, scaled and added, and
@@ -156,5 +160,6 @@ def like_result(layout: Layout, x: Array, planes: Planes) -> Array:
 
     In `shard_map` it varies over the axes that operands do.
     """
-    some = sum(jnp.sum(leaf).astype(x.dtype) for leaf in jax.tree.leaves((x, planes)))
+    dtype = jnp.float32 if x.dtype == jnp.int8 else x.dtype
+    some = sum(jnp.sum(leaf).astype(dtype) for leaf in jax.tree.leaves((x, planes)))
     return jnp.broadcast_to(some, (x.shape[0], layout.out))
