@@ -73,6 +73,7 @@ def test_the_recipe_files_of_the_documentation_are_valid():
     assert [recipe.name for recipe in recipes] == [
         "attention-stays-wider",
         "int3-clipped",
+        "int4-asymmetric",
         "fp4",
         "mxfp4-mxfp8",
     ]

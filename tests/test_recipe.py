@@ -49,6 +49,7 @@ WHAT_THE_NAME_SAYS = {  # pattern and format of the blocks, format of embedding 
     "nvfp4": (None, NVFP4(), Int(8)),
     "hbfp8": (None, HBFP(8), Int(8)),
     "2:4-mxfp4": (NM(2, 4), MX("e2m1"), Int(8)),
+    "w8a8": (None, Int(8), Int(8)),
 }
 
 
@@ -271,7 +272,9 @@ def test_preset_does_what_its_name_says(name):
     assert [path for path in rules if path not in BLOCKS] == ([] if ends is None else ENDS)
     for path in ENDS if ends else []:
         assert (rules[path].pattern, rules[path].weights) == (None, ends)
-    assert all(rule.activations is None for rule in rules.values())
+    activations = Int(8) if name == "w8a8" else None
+    assert all(rules[path].activations == activations for path in BLOCKS)
+    assert all(rules[path].activations is None for path in ENDS if path in rules)
 
 
 def test_describe_says_all_parts_of_a_rule():

@@ -285,10 +285,15 @@ _INT4 = Int(4, group=64, scale="bfloat16")
 _INT2 = Int(2, group=64, scale="bfloat16")
 
 
-def _preset(name: str, pattern: Pattern | None, weights: Format | None) -> Recipe:
+def _preset(
+    name: str,
+    pattern: Pattern | None,
+    weights: Format | None,
+    activations: Format | None = None,
+) -> Recipe:
     """Blocks as told; embedding and output as int8, a scale per token of the vocabulary."""
     rules = (
-        Rule(path=_BLOCKS, pattern=pattern, weights=weights),
+        Rule(path=_BLOCKS, pattern=pattern, weights=weights, activations=activations),
         Rule(path=_ENDS, weights=Int(8)),
     )
     return Recipe(name=name, rules=rules if weights else rules[:1])
@@ -314,6 +319,7 @@ PRESETS: dict[str, Recipe] = {
         _preset("nvfp4", None, NVFP4()),
         _preset("hbfp8", None, HBFP(8)),
         _preset("2:4-mxfp4", NM(2, 4), MX("e2m1")),
+        _preset("w8a8", None, Int(8), activations=Int(8)),
     )
 }
 """Recipes by name. With a weight format, embedding and output become int8 per token; without one

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.compression import one_shot
+from gossamer.compression import GPTQ, one_shot
 from gossamer.data import windows
 from gossamer.evaluation import perplexity
 from gossamer.loading import load, save
@@ -71,6 +71,40 @@ def test_the_model_is_the_one_that_the_function_makes(gossamer, dense, text, tmp
             assert all(map(jnp.array_equal, jax.tree.leaves(ours), jax.tree.leaves(theirs)))
 
 
+def test_settings_of_a_method_are_given_as_options(gossamer, dense, text, tmp_path):
+    out = tmp_path / "small"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: int4\nrules:\n  - path: layers.*kernel\n    weights: {type: Int, bits: 4}\n"
+    )
+    options = ["--recipe", recipe, "--calibration", text, *SMALL, "--windows", 0, "--out", out]
+    command = ["compress", dense, *options, "--method", "gptq", "--act-order", "--damping", 0.1]
+    got = gossamer(*command, "--json").json()
+    assert (got["method"], got["settings"]) == ("gptq", {"act_order": True, "damping": 0.1})
+    want, _ = one_shot(
+        load(dense),
+        Recipe.load(recipe),
+        method=GPTQ(act_order=True, damping=0.1),
+        calibration=str(text),
+        sequences=4,
+        sequence_length=32,
+    )
+    small = load(out)
+    for path in want.paths:
+        pairs = zip(*(jax.tree.leaves(m.read(path)) for m in (small, want)), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_a_reader_is_told_what_a_method_changed_beside_the_kernels(gossamer, dense, text, tmp_path):
+    out = tmp_path / "small"
+    options = ["--recipe", "w8a8", "--method", "smoothquant", "--calibration", text, *SMALL]
+    outcome = gossamer("compress", dense, *options, "--windows", 0, "--out", out)
+    assert outcome.status == 0
+    layers = load(dense).config.num_layers
+    assert f"{2 * layers} tensors without a rule rescaled" in outcome.out
+    assert "`layers.0.attention_norm.scale`" in (out / "report.md").read_text()
+
+
 def test_a_reader_is_told_size_and_perplexity_and_progress_goes_to_standard_error(
     gossamer, dense, text, tmp_path
 ):
@@ -102,6 +136,11 @@ def test_an_output_that_exists_is_wrong_use_and_stays(gossamer, dense, text, tmp
         (["--recipe", "3:5:7"], 2, "3:5:7"),
         (["--recipe", "int8", "--sequences", 0], 2, "--sequences"),
         (["--recipe", "int8", "--method", "newton"], 2, "newton"),
+        (["--recipe", "int8", "--method", "wanda", "--act-order"], 2, "has no 'act_order'"),
+        (["--recipe", "int8", "--method", "gptq", "--damping", -1], 2, "finite damping > 0"),
+        (["--recipe", "int8", "--alpha", 0.5], 2, "add --method"),
+        (["--recipe", "int8", "--method", "smoothquant", *SMALL], 1, "recipe w8a8"),
+        (["--recipe", "2:4", "--method", "gptq", *SMALL], 1, "choose sparsegpt"),
         (["--recipe", "int4"], 1, "multiple of 64, got 32"),
         (["--recipe", "2:4", "--calibration", "absent.txt", *SMALL], 1, "absent.txt"),
         (["--recipe", "2:4", "--sequence-length", 4096], 1, "48 positions"),

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.compression.hessian import gram, inverse_factor
+from gossamer.compression.hessian import RAISES, damped, gram, inverse_factor, raised_inverse_factor
 
 
 def inputs(rows: int, size: int) -> np.ndarray:
@@ -78,3 +78,22 @@ def test_fewer_tokens_than_inputs_are_enough():
 def test_matrix_that_is_no_gram_matrix_is_refused():
     with pytest.raises(ValueError, match=r"Gram matrix \(2, 2\) with damping=0.01 is not positive"):
         inverse_factor(np.array([[1.0, 3.0], [3.0, 1.0]]), 0.01)
+
+
+def test_a_negative_diagonal_is_refused_and_not_scaled_away():
+    with pytest.raises(ValueError, match=r"\(2, 2\) has -3 on its diagonal"):
+        inverse_factor(np.array([[1.0, 0.0], [0.0, -3.0]]), 0.01)
+
+
+def test_damping_is_raised_tenfold_until_the_matrix_is_positive_definite():
+    matrix = np.array([[1.0, 1.5], [1.5, 1.0]])  # eigenvalues 2.5 and -0.5
+    factor, damping = raised_inverse_factor(matrix, 0.01)
+    assert damping == pytest.approx(1.0)
+    np.testing.assert_allclose(factor.T @ factor @ damped(matrix, damping), np.eye(2), atol=1e-12)
+    assert raised_inverse_factor(np.eye(2), 0.01)[1] == 0.01
+
+
+def test_damping_is_not_raised_for_ever():
+    matrix = np.array([[1.0, 50.0], [50.0, 1.0]])
+    with pytest.raises(ValueError, match=f"damping={0.01 * 10**RAISES:g} is not positive definite"):
+        raised_inverse_factor(matrix, 0.01)

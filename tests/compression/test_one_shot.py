@@ -1,6 +1,7 @@
 """The walk over a model's blocks: order, errors, interruption, equal bytes."""
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -12,16 +13,28 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from gossamer.compression import Calibration, one_shot, sparsegpt, wanda_mask
+from gossamer.compression import (
+    AWQ,
+    GPTQ,
+    OBR,
+    Calibration,
+    SmoothQuant,
+    WandaGPTQ,
+    one_shot,
+    sparsegpt,
+    wanda_mask,
+)
+from gossamer.compression.observe import input_statistics
 from gossamer.loading import load_saved, save
 from gossamer.models import build
 from gossamer.packing import Packed
 from gossamer.quantization import Int
 from gossamer.recipe import Recipe, Rule
-from gossamer.sparsity import NM
+from gossamer.sparsity import NM, Channel
 from gossamer.weights import materialize
 from tests.compression.tiny_model import CONFIG, in_memory
 
+WALK = importlib.import_module("gossamer.compression.one_shot")  # a function has its name too
 INT4 = Int(4, group=16, scale="bfloat16")
 RECIPE = Recipe(
     name="2:4-int4",
@@ -30,6 +43,7 @@ RECIPE = Recipe(
         Rule(path=r"embedding\.kernel", weights=Int(8)),
     ),
 )
+DENSE4 = Rule(path=r"layers\..*\.kernel", weights=Int(4, group=16, symmetric=False))
 SPARSE = Recipe(name="2:4", rules=(Rule(path=r"layers\..*\.kernel", pattern=NM(2, 4)),))
 
 
@@ -207,6 +221,119 @@ def test_random_masks_depend_on_the_seed_and_not_on_other_rules(tiny):
     assert (np.asarray(read(SPARSE, 3)) != np.asarray(read(SPARSE, 4))).any()
 
 
+METHODS_OF_A_BLOCK = {  # method: recipe of the blocks
+    GPTQ(act_order=True): DENSE4,
+    WandaGPTQ(): RECIPE.rules[0],
+    OBR(): RECIPE.rules[0],
+    AWQ(): DENSE4,
+    SmoothQuant(): Rule(path=DENSE4.path, weights=Int(8), activations=Int(8)),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"), METHODS_OF_A_BLOCK.items(), ids=lambda value: getattr(value, "name", "")
+)
+def test_every_method_resumes_in_a_folder_and_gives_the_same_bytes_as_in_memory(
+    tiny, calibration, tmp_path, method, rule
+):
+    recipe = Recipe(name="blocks", rules=(rule, RECIPE.rules[1]))
+
+    def interrupt(_stage, _steps):
+        done = iter(range(2))
+
+        def advance():
+            if next(done) == 1:
+                raise KeyboardInterrupt
+
+        return advance
+
+    arguments = {"method": method, "calibration": calibration}
+    with pytest.raises(KeyboardInterrupt):
+        one_shot(tiny, recipe, out=tmp_path / "a", progress=interrupt, **arguments)
+    _, report = one_shot(tiny, recipe, out=tmp_path / "a", **arguments)
+    kept, again = one_shot(tiny, recipe, **arguments)
+    save(kept, tmp_path / "b")
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert [kernel.method for kernel in report.kernels][:2] == ["rtn", method.name]
+    assert report.kernels == again.kernels
+    assert (report.rescaled, report.untouched) == (again.rescaled, again.untouched)
+    changed = [p for p in report.rescaled if (tiny.read(p) != np.asarray(kept.read(p))).any()]
+    assert changed == report.rescaled
+    for path in report.untouched:
+        np.testing.assert_array_equal(tiny.read(path), kept.read(path))
+
+
+def test_another_setting_does_not_take_an_interrupted_run_s_work_for_its_own(
+    tiny, calibration, tmp_path
+):
+    def interrupt(_stage, _steps):
+        done = iter(range(3))
+
+        def advance():
+            if next(done) == 2:
+                raise KeyboardInterrupt
+
+        return advance
+
+    recipe = Recipe(name="int4", rules=(DENSE4,))
+    arguments = {"calibration": calibration, "out": tmp_path / "a"}
+    with pytest.raises(KeyboardInterrupt):
+        one_shot(tiny, recipe, method=GPTQ(), progress=interrupt, **arguments)
+    one_shot(tiny, recipe, method=GPTQ(act_order=True), **arguments)
+    one_shot(tiny, recipe, method=GPTQ(act_order=True), **arguments | {"out": tmp_path / "b"})
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+
+
+def indefinite(correlation):
+    """Stands for what is measured: a matrix with the eigenvalue 1 - correlation."""
+
+    def statistics(block, hidden, paths):
+        return {
+            path: each._replace(
+                gram=jnp.full(each.gram.shape, correlation)
+                .at[jnp.diag_indices(len(each.gram))]
+                .set(1.0)
+            )
+            for path, each in input_statistics(block, hidden, paths).items()
+        }
+
+    return statistics
+
+
+def test_a_hessian_that_is_not_positive_definite_is_damped_and_the_kernel_named(
+    tiny, calibration, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(WALK, "input_statistics", indefinite(1.05))
+    one = Recipe(rules=(Rule(path=r"layers\.1\.mlp\.up_proj\.kernel", weights=INT4),))
+    message = (
+        r"Hessian of layers\.1\.mlp\.up_proj\.kernel \(32, 64\) is not positive definite with "
+        r"damping 0\.01; it was solved with 0\.1"
+    )
+    with pytest.warns(UserWarning, match=message):
+        _, report = one_shot(tiny, one, method="gptq", calibration=calibration, out=tmp_path / "a")
+    assert [kernel.damping for kernel in report.kernels] == [pytest.approx(0.1)]
+    written = (tmp_path / "a" / "report.md").read_text()
+    assert "damping 0.1 for `layers.1.mlp.up_proj.kernel`" in written
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "gptq", "wanda-gptq", "obr"])
+def test_a_hessian_that_no_damping_mends_is_refused_by_the_kernel_s_name(
+    tiny, calibration, monkeypatch, tmp_path, method
+):
+    monkeypatch.setattr(WALK, "input_statistics", indefinite(50.0))
+    rule = DENSE4 if method == "gptq" else RECIPE.rules[0]
+    message = r"layers\.0\.attention\.k_proj\.kernel \(32, 16\): The Gram matrix .* damping=10 is"
+    with pytest.raises(ValueError, match=message):
+        one_shot(
+            tiny,
+            Recipe(rules=(rule,)),
+            method=method,
+            calibration=calibration,
+            out=tmp_path / "a",
+        )
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_weight_that_is_not_finite_is_named(weights, value):
     path = "layers.1.mlp.up_proj.kernel"
@@ -253,9 +380,16 @@ def test_what_a_recipe_asks_in_vain_is_told_before_any_weight_is_read(weights, r
         one_shot(in_memory(weights), Recipe(rules=(rule,)), method="magnitude")
 
 
-def test_methods_that_do_not_suit_are_refused(tiny):
-    with pytest.raises(ValueError, match="'rtn' rounds and does not prune"):
-        one_shot(tiny, SPARSE, method="rtn")
+def test_methods_that_do_not_suit_are_refused_before_any_weight_is_read(weights, calibration):
+    tiny = in_memory(weights | {"norm.scale": np.full(32, np.nan, np.float32)})
+    for method in ("rtn", "gptq", "awq", "smoothquant"):
+        message = rf"Recipe '2:4' .* layers\.0.*: Method '{method}' rounds and does not prune"
+        with pytest.raises(ValueError, match=message):
+            one_shot(tiny, SPARSE, method=method, calibration=calibration)
+    channels = Recipe(rules=(Rule(path=r"layers\..*\.kernel", pattern=Channel(0.5)),))
+    for method in ("sparsegpt", "obr"):
+        with pytest.raises(ValueError, match=r"50% of channels"):
+            one_shot(tiny, channels, method=method, calibration=calibration)
     # The run-time check of annotations that tests switch on comes before our own.
     with pytest.raises((ValueError, TypeCheckError), match=r"method|best"):
         one_shot(tiny, SPARSE, method="best")

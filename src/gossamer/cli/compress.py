@@ -2,12 +2,15 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
 from gossamer.cli.console import Command, Console, WrongUseError, arguments, check_free
 from gossamer.cli.texts import evaluation_windows
+
+if TYPE_CHECKING:
+    from gossamer.compression import Method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,36 @@ class Compress(Command):
     or a recipe file in YAML."""
     out: Path
     """Folder for the result. The same command resumes a run that was interrupted."""
-    method: Literal["rtn", "magnitude", "random", "wanda", "sparsegpt"] | None = None
+    method: (
+        Literal[
+            "rtn",
+            "magnitude",
+            "random",
+            "wanda",
+            "sparsegpt",
+            "gptq",
+            "wanda-gptq",
+            "obr",
+            "awq",
+            "smoothquant",
+        ]
+        | None
+    ) = None
     """How weights are chosen and rounded. Without it: sparsegpt where the recipe has a pattern,
     else rtn (round to nearest)."""
+    act_order: bool = False
+    """Of gptq and wanda-gptq: inputs with the largest mean square come first."""
+    damping: float | None = None
+    """Of sparsegpt, gptq, wanda-gptq and obr: share of the Hessian's mean diagonal that is added to
+    its diagonal. Without it, 0.01."""
+    alpha: float | None = None
+    """Of smoothquant: how much of the difficulty goes from activations into weights. Of obr: share
+    of the inputs for whose rounding the others make up. Without it, 0.5."""
+    rounding: Literal["rtn", "gptq"] | None = None
+    """Of obr: how the inputs are rounded that make up for the others. Without it, gptq."""
     calibration: str | None = None
-    """Text file whose activations guide wanda and sparsegpt, and by which output errors are
-    measured. Without it, those two read a text that every Python has."""
+    """Text file whose activations guide the methods, and by which output errors are measured.
+    Without it, all methods but rtn, magnitude and random read a text that every Python has."""
     sequences: int = 64
     """Calibration sequences."""
     sequence_length: int = 512
@@ -59,6 +86,7 @@ class Compress(Command):
 
         with arguments():
             recipe = Recipe.load(self.recipe)
+            method = self._method()
         checkpoint = load(self.model)
         evaluation = None
         if self.windows:
@@ -67,7 +95,7 @@ class Compress(Command):
         _, report = one_shot(
             checkpoint,
             recipe,
-            method=self.method,
+            method=method,
             calibration=self.calibration,
             sequences=self.sequences,
             sequence_length=self.sequence_length,
@@ -78,6 +106,23 @@ class Compress(Command):
             progress=console.stage,
         )
         return report.to_dict()
+
+    def _method(self) -> "Method | None":
+        """The method with the settings that were given."""
+        from gossamer.compression import make_method
+
+        given = {
+            "act_order": self.act_order or None,
+            "damping": self.damping,
+            "alpha": self.alpha,
+            "rounding": self.rounding,
+        }
+        settings = {name: value for name, value in given.items() if value is not None}
+        if self.method is None:
+            if settings:
+                raise ValueError(f"Settings {list(settings)} are of a method: add --method.")
+            return None
+        return make_method(self.method, settings)
 
     def show(self, result: dict[str, Any], console: Console) -> None:
         """A few lines, and where the report is."""
@@ -91,6 +136,8 @@ class Compress(Command):
                 f"perplexity {change['before']:.2f} before, {change['after']:.2f} after "
                 f"({change['predictions']} predictions on {change['text']})"
             )
+        if result["rescaled"]:
+            console.out.print(f"{len(result['rescaled'])} tensors without a rule rescaled")
         if result["untouched"]:
             console.out.print(f"{len(result['untouched'])} tensors left alone: no rule matches")
         console.out.print(f"report: {self.out / 'report.md'}")

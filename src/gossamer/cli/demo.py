@@ -11,10 +11,10 @@ from gossamer.cli.console import Command, Console
 from gossamer.cli.texts import evaluation_windows
 
 if TYPE_CHECKING:
-    from gossamer.compression import Evaluation, Method
+    from gossamer.compression import Evaluation, MethodName
     from gossamer.loading import Checkpoint
 
-RECIPES: tuple[tuple[str, "Method"], ...] = (
+RECIPES: tuple[tuple[str, "MethodName"], ...] = (
     ("int8", "rtn"),
     ("int4", "rtn"),
     ("2:4", "wanda"),
@@ -83,11 +83,11 @@ class Demo(Command):
         checkpoint: "Checkpoint",
         windows: "Evaluation",
         recipe: str,
-        method: "Method",
+        method: "MethodName",
         console: Console,
     ) -> dict[str, Any]:
         """One recipe: a saved model, and its row of the table."""
-        from gossamer.compression import CALIBRATED, one_shot
+        from gossamer.compression import METHODS, one_shot
         from gossamer.recipe import Recipe
 
         folder = self.out / f"{recipe}-{method}".replace(":", "-")
@@ -95,7 +95,7 @@ class Demo(Command):
             checkpoint,
             Recipe.load(recipe),
             method=method,
-            calibration="builtin" if method in CALIBRATED else None,
+            calibration="builtin" if METHODS[method].calibrated else None,
             sequences=SEQUENCES,
             sequence_length=SEQUENCE_LENGTH,
             out=folder,

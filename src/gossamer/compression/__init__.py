@@ -7,29 +7,65 @@ Masks, formats and bytes come from `gossamer.sparsity`, `gossamer.quantization` 
 from gossamer.compression.calibration import Calibration
 from gossamer.compression.compress import Evaluation, compress, one_shot
 from gossamer.compression.hessian import gram, inverse_factor
-from gossamer.compression.kernel import CALIBRATED, METHODS, KernelReport, Method
-from gossamer.compression.one_shot import select_kernels
-from gossamer.compression.prune import magnitude_mask, random_mask, wanda_mask
+from gossamer.compression.job import select_kernels
+from gossamer.compression.kernel import KernelReport
+from gossamer.compression.methods import (
+    AWQ,
+    GPTQ,
+    METHODS,
+    OBR,
+    RTN,
+    Magnitude,
+    Method,
+    MethodName,
+    Random,
+    SmoothQuant,
+    Solved,
+    SparseGPT,
+    Wanda,
+    WandaGPTQ,
+    gptq,
+    magnitude_mask,
+    make_method,
+    obr,
+    prune_codes,
+    random_mask,
+    sparsegpt,
+    wanda_mask,
+)
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import PerplexityChange, Report
-from gossamer.compression.sparsegpt import Solved, sparsegpt
 
 __all__ = [
-    "CALIBRATED",
+    "AWQ",
+    "GPTQ",
     "METHODS",
+    "OBR",
+    "RTN",
     "Calibration",
     "Evaluation",
     "KernelReport",
+    "Magnitude",
     "Method",
+    "MethodName",
     "PerplexityChange",
+    "Random",
     "Report",
+    "SmoothQuant",
     "Solved",
+    "SparseGPT",
+    "Wanda",
+    "WandaGPTQ",
     "compress",
     "compress_pytree",
+    "gptq",
     "gram",
     "inverse_factor",
     "magnitude_mask",
+    "make_method",
+    "obr",
     "one_shot",
+    "prune_codes",
     "random_mask",
     "select_kernels",
     "sparsegpt",

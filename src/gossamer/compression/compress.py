@@ -5,15 +5,17 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
 from gossamer.compression.calibration import BUILTIN, Calibration
-from gossamer.compression.kernel import CALIBRATED, METHODS, KernelReport, Method
-from gossamer.compression.one_shot import Job, Sink, run
+from gossamer.compression.job import Job
+from gossamer.compression.kernel import KernelReport
+from gossamer.compression.methods import Method, MethodName, make_method
+from gossamer.compression.one_shot import Sink, run
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import (
     PerplexityChange,
@@ -26,7 +28,7 @@ from gossamer.compression.sinks import FolderSink, MemorySink
 from gossamer.evaluation import check_windows, perplexity
 from gossamer.loading import Checkpoint
 from gossamer.packing import model_bytes
-from gossamer.recipe import Recipe
+from gossamer.recipe import Recipe, Rule
 
 Model = TypeVar("Model")
 Progress = Callable[[str, int], Callable[[], None]]
@@ -56,7 +58,7 @@ def compress(
     model: Model,
     recipe: Recipe | str,
     *,
-    method: Method | None = None,
+    method: Method | MethodName | None = None,
     calibration: Calibration | str | None = None,
     seed: int = 0,
     reduction_axis: int = 0,
@@ -67,8 +69,10 @@ def compress(
         model: what `gossamer.load` returns; or any pytree of parameters, whose matched 2-D leaves
             are pruned by magnitude and rounded to nearest (see `compress_pytree`).
         recipe: a recipe, a preset's name or a recipe file.
-        method: `rtn`, `magnitude`, `random`, `wanda` or `sparsegpt`; None is `sparsegpt` where
-            the recipe has a pattern and `rtn` where it has none.
+        method: a method with its settings, such as `GPTQ(act_order=True)`, or the name of one:
+            `rtn`, `magnitude`, `random`, `wanda`, `sparsegpt`, `gptq`, `wanda-gptq`, `obr`, `awq`
+            or `smoothquant`. None is `sparsegpt` where the recipe has a pattern and `rtn` where
+            it has none.
         calibration: a text file, "builtin", or a `Calibration`; None is "builtin" where the
             method needs one. A text is cut into 64 sequences of 512 tokens.
         seed: for the choice of calibration sequences and for methods that draw.
@@ -86,10 +90,11 @@ def compress(
     if isinstance(model, str | pathlib.Path):
         raise ValueError(f"compress takes a model, not where it is: gossamer.load({str(model)!r}).")
     if not isinstance(model, Checkpoint):
-        if calibration is not None or method not in (None, "rtn", "magnitude"):
+        name = method.name if isinstance(method, Method) else method
+        if calibration is not None or name not in (None, "rtn", "magnitude"):
             raise ValueError(
                 f"A pytree of type {type(model).__name__} is pruned by magnitude and rounded to "
-                f"nearest; method {method!r} with a calibration text needs a model that "
+                f"nearest; method {name!r} with a calibration text needs a model that "
                 "gossamer.load returned."
             )
         return compress_pytree(model, recipe, reduction_axis=reduction_axis)
@@ -103,7 +108,7 @@ def one_shot(
     checkpoint: Checkpoint,
     recipe: Recipe,
     *,
-    method: Method | None = None,
+    method: Method | MethodName | None = None,
     calibration: Calibration | str | None = None,
     sequences: int = 64,
     sequence_length: int = 512,
@@ -144,13 +149,12 @@ def one_shot(
     sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
     steps = checkpoint.config.num_layers + 1
     with clock.stage("compress"):
-        kernels = run(job, sink, progress(f"{recipe.name}, {job.method}", steps))
+        kernels = run(job, sink, progress(f"{recipe.name}, {job.method.name}", steps))
         compressed = sink.finish()
     change = None
     if evaluation is not None:
         change = _measure(checkpoint, compressed, evaluation, clock, progress)
-    untouched = [path for path in checkpoint.paths if path not in rules]
-    report = _report(job, compressed, kernels, untouched, change, out, clock.seconds)
+    report = _report(job, rules, compressed, kernels, change, out, clock.seconds)
     if out is not None:
         write_report(report, out)
     return compressed, report
@@ -159,7 +163,7 @@ def one_shot(
 def _job(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    method: Method | None,
+    method: Method | MethodName | None,
     calibration: Calibration | str | None,
     sequences: int,
     sequence_length: int,
@@ -167,9 +171,9 @@ def _job(
 ) -> Job:
     if method is None:
         method = "sparsegpt" if any(rule.pattern for rule in recipe.rules) else "rtn"
-    if method not in METHODS:
-        raise ValueError(f"Method {method!r} is none of {list(METHODS)}.")
-    if calibration is None and method in CALIBRATED:
+    if not isinstance(method, Method):
+        method = make_method(method, {})
+    if calibration is None and method.calibrated:
         calibration = BUILTIN
     if isinstance(calibration, str | pathlib.Path):
         tokenizer = checkpoint.require_tokenizer()
@@ -231,19 +235,22 @@ def _measure(
 
 def _report(
     job: Job,
+    rules: Mapping[str, Rule],
     compressed: Checkpoint,
     kernels: list[KernelReport],
-    untouched: list[str],
     change: PerplexityChange | None,
     out: pathlib.Path | None,
     seconds: dict[str, float],
 ) -> Report:
     parameters = sum(math.prod(tensor.shape) for tensor in job.checkpoint.tensors.values())
+    rescaled = job.rescaled_paths(rules)
+    touched = {*rules, *rescaled}
     held = sum(compressed.read(path).nbytes for path in compressed.paths)
     return Report(
         model=str(job.checkpoint.source["name"]),
         recipe=job.recipe.to_dict(),
-        method=job.method,
+        method=job.method.name,
+        settings=job.method.settings,
         calibration=job.calibration.describe() if job.calibration else None,
         seed=job.seed,
         parameters=parameters,
@@ -252,7 +259,8 @@ def _report(
         bits_per_weight=8 * held / parameters,
         perplexity=change,
         kernels=kernels,
-        untouched=untouched,
+        rescaled=rescaled,
+        untouched=[path for path in job.checkpoint.paths if path not in touched],
         seconds=seconds,
         peak_memory_bytes=peak_memory_bytes(),
         versions=versions(),

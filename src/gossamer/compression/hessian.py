@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64
 
+RAISES = 3
+"""How often damping is raised tenfold for a matrix that is not positive definite."""
+
 _LEAF = 64  # below this size one call of LAPACK is faster than two halves
 
 
@@ -28,13 +31,40 @@ def gram(x: Float[Array, "*batch in"]) -> Float[Array, "in in"]:
     return jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST)
 
 
+def damped(gram: Float[np.ndarray, "in in"], damping: float) -> Float64[np.ndarray, "in in"]:
+    r"""Scales a Gram matrix and adds to its diagonal, :math:`G / \bar g + \lambda I`, in float64.
+
+    The mean :math:`\bar g` of the diagonal is that over live inputs, and :math:`\lambda` is
+    `damping`. An input that never fires gets 1 on the diagonal.
+
+    Raises:
+        ValueError: the diagonal has a negative number, so that the matrix is no sum of squares.
+
+    Example:
+        >>> damped(np.array([[4.0, 0.0], [0.0, 0.0]]), 0.5)
+        array([[1.5, 0. ],
+               [0. , 1.5]])
+    """
+    scaled = np.array(gram, np.float64)
+    diagonal = np.diagonal(scaled).copy()
+    dead = diagonal == 0
+    if diagonal.min(initial=0) < 0:
+        raise ValueError(
+            f"The Gram matrix {gram.shape} has {diagonal.min():g} on its diagonal: it is not "
+            "positive definite with any damping, and no sum of x^T x."
+        )
+    if not dead.all():
+        scaled /= diagonal[~dead].mean()
+    scaled[np.diag_indices_from(scaled)] += damping + dead
+    return scaled
+
+
 def inverse_factor(
     gram: Float[np.ndarray, "in in"], damping: float
 ) -> Float64[np.ndarray, "in in"]:
     r"""The upper triangular U with :math:`U^T U = (G + \lambda I)^{-1}`, in float64.
 
-    G is scaled so that the mean of its diagonal over live inputs is 1, and :math:`\lambda` is
-    `damping` of that mean. An input that never fires gets 1 on the diagonal.
+    G is scaled and damped as `damped` does it.
 
     Args:
         gram: symmetric, positive semidefinite, finite.
@@ -50,20 +80,35 @@ def inverse_factor(
     the mean after it has set dead inputs to 1, so that its damping depends on the scale of G when
     there are any.
     """
-    scaled = np.array(gram, np.float64)
-    diagonal = np.diagonal(scaled).copy()
-    dead = diagonal == 0
-    if not dead.all():
-        scaled /= diagonal[~dead].mean()
-    scaled[np.diag_indices_from(scaled)] += damping + dead
     try:
-        backwards = np.linalg.cholesky(scaled[::-1, ::-1])
+        backwards = np.linalg.cholesky(damped(gram, damping)[::-1, ::-1])
     except np.linalg.LinAlgError as error:
         raise ValueError(
-            f"The Gram matrix {gram.shape} with damping={damping} is not positive definite; "
+            f"The Gram matrix {gram.shape} with damping={damping:g} is not positive definite; "
             "raise the damping, and check that the matrix is a sum of x^T x."
         ) from error
     return _invert_upper(backwards[::-1, ::-1])
+
+
+def raised_inverse_factor(
+    gram: Float[np.ndarray, "in in"], damping: float
+) -> tuple[Float64[np.ndarray, "in in"], float]:
+    """`inverse_factor` with ten times the damping, and again, until the matrix gives way.
+
+    Rounding can make the Gram matrix of very uneven inputs indefinite.
+
+    Returns:
+        The factor and the damping that it took.
+
+    Raises:
+        ValueError: the matrix is not positive definite with `damping` x 10 ^ `RAISES` either.
+    """
+    for _ in range(RAISES):
+        try:
+            return inverse_factor(gram, damping), damping
+        except ValueError:
+            damping *= 10
+    return inverse_factor(gram, damping), damping
 
 
 def _invert_upper(upper: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, "n n"]:

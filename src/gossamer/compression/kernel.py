@@ -1,25 +1,18 @@
 """What one kernel becomes: pruned, quantized, stored, and its error measured."""
 
 import dataclasses
-import zlib
-from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gossamer.compression.prune import magnitude_mask, random_mask, wanda_mask
-from gossamer.compression.sparsegpt import sparsegpt
+from gossamer.compression.methods import RTN, Magnitude, Method
+from gossamer.compression.methods.method import Task
 from gossamer.packing import Packed, pack, pack_floats, why_dense
 from gossamer.quantization import Codes
 from gossamer.recipe import Rule
 from gossamer.sparsity import NM
-
-Method: TypeAlias = Literal["rtn", "magnitude", "random", "wanda", "sparsegpt"]
-METHODS: tuple[Method, ...] = get_args(Method)
-CALIBRATED: tuple[Method, ...] = ("wanda", "sparsegpt")
-"""Methods that need the inputs of each kernel."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,17 +24,21 @@ class KernelReport:
         shape: (in, out).
         rule: what the recipe asked for, in words.
         method: how it was done, `rtn` and `magnitude` for kernels whose inputs are not measured.
+        damping: what a solve added to the diagonal of the Hessian, as a share of its mean: more
+            than asked for where it was not positive definite with that. None without a solve.
         stored: how it lies in the file, and why dense where a pattern is not stored as such.
         bits_per_weight: bits stored, scales and indices included, over in x out.
         sparsity: fraction of exact zeros among the values.
-        weight_error: Frobenius norm of the change over that of the kernel.
+        weight_error: Frobenius norm of the change over that of the kernel, both as rescaled where
+            the method rescales inputs.
         output_error: the same of the kernel's output on the calibration text; None without one.
     """
 
     path: str
     shape: tuple[int, ...]
     rule: str
-    method: Method
+    method: str
+    damping: float | None
     stored: str
     bits_per_weight: float
     sparsity: float
@@ -49,86 +46,57 @@ class KernelReport:
     output_error: float | None
 
 
-def compress_kernel(
-    path: str,
-    kernel: Float[np.ndarray, "in out"],
-    rule: Rule,
-    *,
-    method: Method,
-    gram: Float[Array, "in in"] | None,
-    seed: int,
-) -> tuple[Packed | np.ndarray, KernelReport]:
-    """Prunes, then quantizes, then packs one kernel as `rule` says.
+def kernel_method(method: Method, calibrated: bool, rule: Rule) -> Method:
+    """The method of a kernel: one that needs no inputs where they are not measured."""
+    if calibrated or not method.calibrated:
+        return method
+    return RTN() if rule.pattern is None else Magnitude()
+
+
+def compress_kernel(task: Task, method: Method) -> tuple[Packed | np.ndarray, KernelReport]:
+    """Prunes, then quantizes, then packs one kernel as its rule says.
 
     Args:
-        path: the kernel's name; `random` draws from a key made of it and `seed`.
-        kernel: the dense values, finite.
-        rule: what to do.
-        method: how; without a `gram`, Wanda and SparseGPT fall back to what needs no data, and
-            the report says so.
-        gram: sum of the outer products of the kernel's inputs.
-        seed: for `random`.
+        task: the kernel, its rule and what is known of its inputs.
+        method: how; one that needs inputs has them in `task`.
 
     Raises:
-        ValueError: NaN or Inf in the kernel's inputs or in the result.
+        ValueError: NaN or Inf in the kernel's inputs or in the result; a Hessian that no damping
+            makes positive definite.
     """
-    if gram is not None and not bool(jnp.isfinite(gram).all()):
+    dense, rule = task.kernel, task.rule
+    where = f"{task.path} {dense.shape}"
+    if task.gram is not None and not bool(jnp.isfinite(task.gram).all()):
         raise ValueError(
-            f"The inputs of {path} {kernel.shape} hold NaN or Inf on the calibration text; an "
-            "earlier block overflows."
+            f"The inputs of {where} hold NaN or Inf on the calibration text; an earlier block "
+            "overflows."
         )
-    if gram is None and method in CALIBRATED:
-        method = "magnitude" if rule.pattern is not None else "rtn"
-    dense = jnp.asarray(kernel)
-    values, mask, codes = solve(path, dense, rule, method, gram, seed)
+    try:
+        solved = method.compress(task)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    values = solved.values
     if not bool(jnp.isfinite(values).all()):
         raise ValueError(
-            f"Compressing {path} {kernel.shape} by {method} overflows: its weights reach "
-            f"{np.abs(kernel).max():.3g}; mend the source model, or leave this kernel out."
+            f"Compressing {where} by {method.name} overflows: its weights reach "
+            f"{np.abs(dense).max():.3g}; mend the source model, or leave this kernel out."
         )
-    weight, stored = _store(values, mask, codes, rule)
+    weight, stored = _store(values, solved.mask, solved.codes, rule)
+    output_error = None
+    if task.gram is not None:
+        output_error = float(_relative_output(values, dense, task.gram))
     return weight, KernelReport(
-        path=path,
-        shape=kernel.shape,
+        path=task.path,
+        shape=dense.shape,
         rule=rule.describe(),
-        method=method,
+        method=method.name,
+        damping=solved.damping,
         stored=stored,
-        bits_per_weight=8 * weight.nbytes / kernel.size,
+        bits_per_weight=8 * weight.nbytes / dense.size,
         sparsity=float(jnp.mean(values == 0)),
         weight_error=float(_relative_norm(values - dense, dense)),
-        output_error=None if gram is None else float(_relative_output(values, dense, gram)),
+        output_error=output_error,
     )
-
-
-def solve(
-    path: str,
-    dense: Float[Array, "in out"],
-    rule: Rule,
-    method: Method,
-    gram: Float[Array, "in in"] | None,
-    seed: int,
-) -> tuple[Float[Array, "in out"], Bool[Array, "in out"] | None, Codes | None]:
-    """The compressed values, what stays (None: all), and the codes where there is a format."""
-    if method == "sparsegpt":
-        assert gram is not None
-        solved = sparsegpt(dense, gram, pattern=rule.pattern, format=rule.weights)
-        mask = None if rule.pattern is None else solved.mask
-        return solved.values, mask, solved.codes
-    mask = None
-    if rule.pattern is not None:
-        if method == "wanda":
-            assert gram is not None
-            mask = wanda_mask(dense, jnp.sqrt(jnp.diag(gram)), rule.pattern)
-        elif method == "random":
-            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
-            mask = random_mask(dense, key, rule.pattern)
-        else:
-            mask = magnitude_mask(dense, rule.pattern)
-    pruned = dense if mask is None else jnp.where(mask, dense, 0)
-    if rule.weights is None:
-        return pruned, mask, None
-    codes = rule.weights.encode(pruned)
-    return codes.decode(), mask, codes
 
 
 def _store(

@@ -6,6 +6,7 @@ makes this a weight type like any other.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +18,18 @@ from gossamer.inference.blockwise import batches
 from gossamer.weights import Kernel, dot, materialize, take
 
 
-@dataclasses.dataclass
-class _Watch:
-    """The Gram matrices of the inputs seen in one trace; kernels that share an input share one."""
+class InputStatistics(NamedTuple):
+    r"""What is known of the inputs of a kernel, over all tokens.
 
-    # The input is kept beside its matrix: were it freed, a later input could get the same id.
-    by_input: dict[int, tuple[Array, Float[Array, "in in"]]] = dataclasses.field(
-        default_factory=dict
-    )
-    by_path: dict[str, Float[Array, "in in"]] = dataclasses.field(default_factory=dict)
+    Attributes:
+        gram: :math:`X^T X`.
+        absmax: largest magnitude of each channel.
+        absmean: mean magnitude of each channel.
+    """
 
-    def see(self, path: str, x: Float[Array, "*batch in"]) -> None:
-        if id(x) not in self.by_input:
-            self.by_input[id(x)] = (x, gram(x))
-        self.by_path[path] = self.by_input[id(x)][1]
+    gram: Float[Array, "in in"]
+    absmax: Float[Array, " in"]
+    absmean: Float[Array, " in"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class _Observed:
 
     kernel: Kernel
     path: str
-    watch: _Watch
+    seen: dict[str, Array]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,7 +53,7 @@ class _Observed:
         return self.kernel.nbytes
 
     def dot(self, x: Float[Array, "*batch in"], /) -> Float[Array, "*batch out"]:
-        self.watch.see(self.path, x)
+        self.seen[self.path] = x
         return dot(x, self.kernel)
 
     def take(self, indices: jax.Array, /) -> jax.Array:
@@ -64,10 +63,10 @@ class _Observed:
         return materialize(self.kernel)
 
 
-def input_grams(
+def input_statistics(
     block: nnx.Module, hidden: Float[Array, "B T D"], paths: Sequence[str]
-) -> Mapping[str, Float[Array, "in in"]]:
-    r"""Sums :math:`X^T X` of the inputs of each kernel of a block over all tokens.
+) -> Mapping[str, InputStatistics]:
+    """Measures the inputs of kernels of a block over all tokens.
 
     Args:
         block: a decoder block, called as `block(hidden, positions)`.
@@ -75,25 +74,67 @@ def input_grams(
         paths: dotted paths of kernels within the block.
 
     Returns:
-        Path -> Gram matrix; kernels with the same input have the same matrix.
+        Path -> statistics; kernels with the same input have the same.
     """
     graph, state = nnx.split(block)
-    total: dict[str, Float[Array, "in in"]] = {}
+    total: dict[str, InputStatistics] = {}
+    share = 0.0
     for part in batches(hidden):
-        seen = _grams(graph, state, part, tuple(paths))
-        total = {path: total[path] + seen[path] for path in paths} if total else seen
-    return total
+        share = part.shape[0] / hidden.shape[0]  # all parts are equally large
+        seen = _statistics(graph, state, part, tuple(paths))
+        total = {path: _merged(total[path], seen[path]) for path in paths} if total else seen
+    return {path: each._replace(absmean=each.absmean * share) for path, each in total.items()}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _grams(
+def kernel_inputs(
+    block: nnx.Module, hidden: Float[Array, "B T D"], paths: Sequence[str]
+) -> Mapping[str, Float[Array, "B T in"]]:
+    """The inputs of kernels of a block themselves, for few tokens.
+
+    Args:
+        block: a decoder block, called as `block(hidden, positions)`.
+        hidden: hidden states that enter the block.
+        paths: dotted paths of kernels within the block.
+    """
+    graph, state = nnx.split(block)
+    return _inputs_compiled(graph, state, hidden, tuple(paths))
+
+
+def _merged(total: InputStatistics, seen: InputStatistics) -> InputStatistics:
+    return InputStatistics(
+        total.gram + seen.gram,
+        jnp.maximum(total.absmax, seen.absmax),
+        total.absmean + seen.absmean,
+    )
+
+
+def _inputs(
     graph: nnx.GraphDef, state: nnx.State, hidden: Float[Array, "B T D"], paths: tuple[str, ...]
-) -> dict[str, Float[Array, "in in"]]:
+) -> dict[str, Float[Array, "B T in"]]:
     block = nnx.merge(graph, state)
-    watch = _Watch()
+    seen: dict[str, Array] = {}
     for path in paths:
         *parents, name = path.split(".")
         variable = getattr(functools.reduce(getattr, parents, block), name)
-        variable.set_value(_Observed(variable.get_value(), path, watch))
+        variable.set_value(_Observed(variable.get_value(), path, seen))
     block(hidden, jnp.arange(hidden.shape[1]))
-    return {path: watch.by_path[path] for path in paths}
+    return {path: seen[path] for path in paths}
+
+
+_inputs_compiled = jax.jit(_inputs, static_argnums=(0, 3))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _statistics(
+    graph: nnx.GraphDef, state: nnx.State, hidden: Float[Array, "B T D"], paths: tuple[str, ...]
+) -> dict[str, InputStatistics]:
+    inputs = _inputs(graph, state, hidden, paths)
+    # Kernels that share an input share its statistics; the traced arrays live until here, so that
+    # no two have the same id.
+    by_input = {id(x): _of(x) for x in inputs.values()}
+    return {path: by_input[id(x)] for path, x in inputs.items()}
+
+
+def _of(x: Float[Array, "B T in"]) -> InputStatistics:
+    magnitudes = jnp.abs(x).reshape(-1, x.shape[-1])
+    return InputStatistics(gram(x), jnp.max(magnitudes, axis=0), jnp.mean(magnitudes, axis=0))

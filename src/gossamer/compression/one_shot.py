@@ -6,7 +6,7 @@ statistics of a block are those of its uncompressed weights (Frantar and Alistar
 magnitude and rounded to nearest: their inputs are not measured.
 """
 
-import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -15,21 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gossamer.compression.calibration import Calibration
-from gossamer.compression.kernel import CALIBRATED, KernelReport, Method, compress_kernel
-from gossamer.compression.observe import input_grams
+from gossamer.compression.job import Job, within
+from gossamer.compression.kernel import KernelReport, compress_kernel, kernel_method
+from gossamer.compression.methods import Method
+from gossamer.compression.methods.method import CalibratedBlock, Task
+from gossamer.compression.observe import input_statistics
+from gossamer.compression.rescale import fold, rescaled_gram
 from gossamer.inference.blockwise import embed, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
-from gossamer.models import build_block
-from gossamer.packing import check_packable
-from gossamer.recipe import Recipe, Rule
+from gossamer.models import build_block, model_class
+from gossamer.recipe import Rule
 from gossamer.weights import Weight
 
 Tensors: TypeAlias = Mapping[str, Weight | np.ndarray]
 """Weights of a part, by path; what goes to a folder is packed."""
-Compress: TypeAlias = Callable[..., tuple[Weight | np.ndarray, KernelReport]]
-"""What one kernel becomes, called as `compress_kernel` is."""
+Compress: TypeAlias = Callable[[Task, Method], tuple[Weight | np.ndarray, KernelReport]]
+"""What one kernel becomes: `compress_kernel`, or what leaves it in another form."""
 
 
 @runtime_checkable
@@ -47,83 +49,6 @@ class Sink(Protocol):
     def finish(self) -> Checkpoint:
         """The compressed model, after the last part."""
         ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """All that decides the result of a compression.
-
-    Attributes:
-        checkpoint: the dense model.
-        recipe: what is done to which weights.
-        method: how weights are chosen and rounded.
-        calibration: the text whose activations guide the method; None where it needs none.
-        seed: for methods that draw.
-    """
-
-    checkpoint: Checkpoint
-    recipe: Recipe
-    method: Method
-    calibration: Calibration | None
-    seed: int
-
-    def rules(self) -> dict[str, Rule]:
-        """Each selected kernel's rule; all faults of the recipe on this model are reported at once.
-
-        Raises:
-            ValueError: a rule matches nothing; a matched weight is no kernel; its shape does not
-                suit the pattern or the groups; the method needs a calibration text, or that text's
-                tokens are not the model's.
-        """
-        if self.method in CALIBRATED and self.calibration is None:
-            raise ValueError(
-                f"Method {self.method!r} needs a calibration text; give one, or choose magnitude."
-            )
-        vocabulary = self.checkpoint.config.vocab_size
-        if self.calibration is not None and (most := self.calibration.tokens.max()) >= vocabulary:
-            raise ValueError(
-                f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
-                "were made by another model's tokenizer."
-            )
-        rules = select_kernels(self.checkpoint, self.recipe)
-        if self.method == "rtn" and any(rule.pattern for rule in rules.values()):
-            raise ValueError(
-                f"Method 'rtn' rounds and does not prune, but recipe {self.recipe.name!r} has a "
-                "pattern; choose sparsegpt, wanda, magnitude or random."
-            )
-        return rules
-
-
-def select_kernels(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Rule]:
-    """Each kernel that `recipe` selects, with its rule; no weight is read.
-
-    Raises:
-        ValueError: the recipe does not suit the model; all faults are named.
-    """
-    rules = recipe.match(checkpoint.paths)
-    faults = [
-        fault
-        for path, rule in rules.items()
-        if (fault := _fault(path, rule, checkpoint.tensors[path].shape))
-    ]
-    if faults:
-        raise ValueError(f"Recipe {recipe.name!r} does not suit this model: " + " ".join(faults))
-    return rules
-
-
-def _fault(path: str, rule: Rule, shape: tuple[int, ...]) -> str | None:
-    """Why `rule` cannot be done to this weight."""
-    if not path.endswith(".kernel") or len(shape) != 2:
-        return f"{path} {shape} is not a kernel [in, out]; narrow the rule {rule.path!r}."
-    try:
-        if rule.pattern is not None:
-            rule.pattern.check(shape, 0)
-        if rule.weights is not None:
-            rule.weights.groups(shape[0])
-        check_packable((shape[0], shape[1]), rule.pattern, rule.weights)
-    except ValueError as error:
-        return f"{path} {shape}: {error}"
-    return None
 
 
 def run(
@@ -173,18 +98,64 @@ def _compress_part(
     selected = [path for path in paths if path in rules]
     grams: Mapping[str, Float[Array, "in in"]] = {}
     if part > 0 and hidden is not None and selected:
-        prefix = f"layers.{part - 1}."
-        block = build_block(job.checkpoint.config, dense.__getitem__, part - 1)
-        local = input_grams(block, hidden, [path.removeprefix(prefix) for path in selected])
-        grams = {prefix + path: gram for path, gram in local.items()}
+        grams, changed = _prepare_block(job, rules, dense, part - 1, hidden)
+        dense |= changed
     tensors: dict[str, Weight | np.ndarray] = dict(dense)
     reports = []
+    scores = model_class(job.checkpoint.config).Block.SCORE_PROJECTIONS
     for path in selected:
-        tensors[path], report = compress(
-            path, dense[path], rules[path], method=job.method, gram=grams.get(path), seed=job.seed
+        task = Task(
+            path=path,
+            kernel=jnp.asarray(dense[path]),
+            rule=rules[path],
+            gram=grams.get(path),
+            seed=job.seed,
+            feeds_scores=path.removesuffix(".kernel").endswith(scores),
         )
+        method = kernel_method(job.method, path in grams, rules[path])
+        tensors[path], report = compress(task, method)
+        _warn_of_damping(report, job.method)
         reports.append(report)
     return tensors, reports
+
+
+def _prepare_block(
+    job: Job,
+    rules: Mapping[str, Rule],
+    dense: Mapping[str, Float[np.ndarray, "..."]],
+    index: int,
+    hidden: Float[Array, "B T D"],
+) -> tuple[dict[str, Float[Array, "in in"]], dict[str, Float[np.ndarray, "..."]]]:
+    """The Gram matrices of a block's inputs, and the parameters that rescaling has changed."""
+    prefix = f"layers.{index}."
+    block = build_block(job.checkpoint.config, dense.__getitem__, index)
+    local_rules = dict(within(prefix, rules))
+    inputs = input_statistics(block, hidden, list(local_rules))
+    grams = {path: statistics.gram for path, statistics in inputs.items()}
+    weights = dict(within(prefix, dense))
+    changed: dict[str, Float[np.ndarray, ...]] = {}
+    if pairs := job.rescaled(rules, index):
+        calibrated = CalibratedBlock(block=block, hidden=hidden, inputs=inputs, rules=local_rules)
+        for pair, scale in job.method.scalings(calibrated, pairs):
+            factors = np.asarray(scale)
+            changed |= fold(weights | changed, pair, factors)
+            for name in pair.projections:
+                path = f"{name}.kernel"
+                grams[path] = rescaled_gram(grams[path], factors)
+    return (
+        {prefix + path: gram for path, gram in grams.items()},
+        {prefix + path: weight for path, weight in changed.items()},
+    )
+
+
+def _warn_of_damping(report: KernelReport, method: Method) -> None:
+    asked = method.settings.get("damping")
+    if report.damping is not None and asked is not None and report.damping > asked:
+        warnings.warn(
+            f"The Hessian of {report.path} {report.shape} is not positive definite with "
+            f"damping {asked:g}; it was solved with {report.damping:g}.",
+            stacklevel=2,
+        )
 
 
 def _read_dense(checkpoint: Checkpoint, path: str) -> Float[np.ndarray, "..."]:

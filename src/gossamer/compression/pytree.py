@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gossamer.compression.prune import magnitude_mask
+from gossamer.compression.methods import magnitude_mask
 from gossamer.parameters import array_leaves, is_variable, parameter_paths, value_of
 from gossamer.quantization import Format
 from gossamer.recipe import Recipe, Rule

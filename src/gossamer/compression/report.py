@@ -38,6 +38,7 @@ class Report:
         model: name of the source.
         recipe: the recipe as plain data.
         method: how weights were chosen and rounded.
+        settings: of the method.
         calibration: text, sequences, sequence length and checksum of the tokens, or None.
         seed: for methods that draw and for the choice of calibration sequences.
         parameters: numbers in the dense model; tied weights count once.
@@ -47,7 +48,8 @@ class Report:
         bits_per_weight: 8 x the bytes of all tensors over `parameters`.
         perplexity: None where it was not measured.
         kernels: what became of each selected kernel.
-        untouched: weights that no rule matched.
+        rescaled: parameters without a rule that the method changed to rescale inputs.
+        untouched: weights that no rule matched, as they were.
         seconds: wall time of each stage.
         peak_memory_bytes: the most memory the process has held so far.
         versions: of gossamer and what it computes with.
@@ -56,6 +58,7 @@ class Report:
     model: str
     recipe: dict[str, Any]
     method: str
+    settings: dict[str, Any]
     calibration: dict[str, Any] | None
     seed: int
     parameters: int
@@ -64,6 +67,7 @@ class Report:
     bits_per_weight: float
     perplexity: PerplexityChange | None
     kernels: Sequence[KernelReport]
+    rescaled: Sequence[str]
     untouched: Sequence[str]
     seconds: dict[str, float]
     peak_memory_bytes: int
@@ -106,6 +110,9 @@ def to_markdown(report: Report) -> str:
     lines += ["| kernel | shape | stored | bits/weight | zeros | weight error | output error |"]
     lines += ["|---|---|---|---|---|---|---|"]
     lines += [_row(kernel) for kernel in sorted(report.kernels, key=_badness, reverse=True)]
+    if report.rescaled:
+        lines += ["", "## Rescaled, so that the kernels behind them are easier to quantize", ""]
+        lines += [", ".join(f"`{path}`" for path in report.rescaled)]
     lines += ["", "## Left alone: no rule matches", ""]
     lines += [", ".join(f"`{path}`" for path in report.untouched) or "nothing"]
     lines += ["", "![errors](report-errors.png)", "", "![sizes](report-sizes.png)", ""]
@@ -131,6 +138,11 @@ def _summary(report: Report) -> Iterable[str]:
             f"calibrated on {given['sequences']} sequences of {given['sequence_length']} tokens "
             f"from {given['text']}, seed {report.seed}"
         )
+    if report.settings:
+        yield ", ".join(f"{name} {value}" for name, value in report.settings.items())
+    for kernel in report.kernels:
+        if kernel.damping is not None and kernel.damping > report.settings["damping"]:
+            yield f"damping {kernel.damping:g} for `{kernel.path}`: less left it indefinite"
     yield "seconds: " + ", ".join(f"{name} {t:.1f}" for name, t in report.seconds.items())
     yield f"peak memory {report.peak_memory_bytes / 2**20:.0f} MiB"
     yield "versions: " + ", ".join(f"{name} {v}" for name, v in report.versions.items())

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from gossamer import __version__
+from gossamer.compression.job import Job
 from gossamer.compression.kernel import KernelReport
-from gossamer.compression.one_shot import Job, Tensors
+from gossamer.compression.one_shot import Tensors
 from gossamer.loading import Checkpoint, load_saved
 from gossamer.packing import FolderWriter, Packed, shard_name
 
@@ -86,12 +87,13 @@ class FolderSink:
         return load_saved(self._out)
 
 
-def provenance(job: Job) -> Mapping[str, str | int]:
+def provenance(job: Job) -> Mapping[str, str | int | float]:
     """Where a compressed model comes from: its source, and how it was compressed."""
     calibration = job.calibration.describe() if job.calibration else {}
     return {
         **job.checkpoint.source,
-        "method": job.method,
+        "method": job.method.name,
+        **{f"method_{name}": value for name, value in job.method.settings.items()},
         "seed": job.seed,
         **{f"calibration_{name}": value for name, value in calibration.items()},
     }

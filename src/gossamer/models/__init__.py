@@ -4,7 +4,7 @@ What a model computes is here and in `gossamer.nn`; where weights come from is i
 `gossamer.loading`, and how text is generated in `gossamer.inference`.
 """
 
-from gossamer.models._decoder import Block, Cache, Decoder
+from gossamer.models._decoder import Block, Cache, Decoder, Rescalable
 from gossamer.models.build import (
     ModelConfig,
     build,
@@ -29,6 +29,7 @@ __all__ = [
     "Opt",
     "OptBlock",
     "OptConfig",
+    "Rescalable",
     "build",
     "build_block",
     "build_ends",

@@ -1,6 +1,7 @@
 """What all decoders share: blocks with their norms in front, and the way through them."""
 
-from typing import ClassVar, Protocol, overload, runtime_checkable
+import dataclasses
+from typing import ClassVar, Literal, Protocol, TypeAlias, overload, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
@@ -42,11 +43,41 @@ class Fusible(Protocol):
         """Makes one product of them, where their kernels are stored alike."""
 
 
+Sublayer: TypeAlias = Literal["attention", "mlp"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rescalable:
+    """An input whose channels can be divided by any numbers, and its kernels multiplied by them.
+
+    What makes the input is proportional to parameters of its own, channel by channel, which take
+    the division: the model computes the same.
+
+    Attributes:
+        source: path of the norm or the projection that makes it, within the block.
+        projections: all that multiply by it.
+        sublayer: whose output tells what errors in the projections cost; None: their own.
+        norm: whether `source` is a norm.
+    """
+
+    source: str
+    projections: tuple[str, ...]
+    sublayer: Sublayer | None = None
+    norm: bool = False
+
+
 class Block(nnx.Module):
     """Attention, then a feed-forward layer, each on normalized input and added to the stream.
 
     A family's block sets the four layers; their names are those of its parameters.
+
+    Attributes:
+        RESCALABLE: inputs of projections that can be rescaled.
+        SCORE_PROJECTIONS: projections of queries and keys.
     """
+
+    RESCALABLE: ClassVar[tuple[Rescalable, ...]]
+    SCORE_PROJECTIONS: ClassVar[tuple[str, ...]] = ("attention.q_proj", "attention.k_proj")
 
     attention_norm: nnx.Module
     attention: nnx.Module
@@ -64,6 +95,14 @@ class Block(nnx.Module):
         for layer in (self.attention, self.mlp):
             if isinstance(layer, Fusible):
                 layer.fuse()
+
+    def sublayer(
+        self, which: Sublayer, x: Float[Array, "B T D"], positions: Int[Array, " T"]
+    ) -> Float[Array, "B T D"]:
+        """What one of the two layers makes of whole sequences of normalized input."""
+        if which == "attention":
+            return self.attention(x, positions, None)[0]
+        return self.mlp(x)
 
     def __call__(
         self,

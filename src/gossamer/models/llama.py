@@ -190,6 +190,20 @@ class SwiGLU(nnx.Module):
 class LlamaBlock(_decoder.Block):
     """One decoder block."""
 
+    RESCALABLE = (
+        _decoder.Rescalable(
+            "attention_norm",
+            ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+            sublayer="attention",
+            norm=True,
+        ),
+        _decoder.Rescalable("attention.v_proj", ("attention.o_proj",)),
+        _decoder.Rescalable(
+            "mlp_norm", ("mlp.gate_proj", "mlp.up_proj"), sublayer="mlp", norm=True
+        ),
+        _decoder.Rescalable("mlp.up_proj", ("mlp.down_proj",)),
+    )
+
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
         self.attention_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon)
         self.attention = LlamaAttention(config, rngs)

@@ -162,6 +162,18 @@ class OptMlp(nnx.Module):
 class OptBlock(_decoder.Block):
     """One decoder block."""
 
+    RESCALABLE = (
+        _decoder.Rescalable(
+            "attention_norm",
+            ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+            sublayer="attention",
+            norm=True,
+        ),
+        _decoder.Rescalable("attention.v_proj", ("attention.out_proj",)),
+        _decoder.Rescalable("mlp_norm", ("mlp.fc1",), norm=True),
+        _decoder.Rescalable("mlp.fc1", ("mlp.fc2",)),  # ReLU is proportional for positive factors
+    )
+
     def __init__(self, config: OptConfig, rngs: nnx.Rngs) -> None:
         self.attention_norm = LayerNorm(config.hidden_size, epsilon=NORM_EPSILON)
         self.attention = OptAttention(config, rngs)

@@ -124,7 +124,7 @@ def pack(
     shape = codes.codes.shape
     _check_codes(codes, format)
     if pattern is None or why_dense(pattern, format) is not None:
-        codes = codes if mask is None else _clear(codes, mask)
+        codes = codes if mask is None else codes.masked(mask)
         pattern = mask = None
     else:
         mask = codes.codes != 0 if mask is None else mask
@@ -216,15 +216,6 @@ def _tiles(rows: Shaped[Array, "rows out"], padding: int) -> Shaped[Array, "tile
     missing = -rows.shape[1] % LANES
     padded = jnp.pad(rows, ((0, 0), (0, missing)), constant_values=padding)
     return jnp.swapaxes(padded.reshape(rows.shape[0], -1, LANES), 0, 1)
-
-
-def _clear(codes: Codes, mask: Array) -> Codes:
-    """Codes with those of weights that are not kept set to what stands for 0."""
-    if codes.zeros is None:
-        zero = jnp.zeros((), codes.codes.dtype)
-    else:
-        zero = jnp.repeat(codes.zeros, codes.codes.shape[0] // codes.zeros.shape[0], axis=0)
-    return codes._replace(codes=jnp.where(mask, codes.codes, zero))
 
 
 def _known(*arrays: object) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8, Key, Num
+from jaxtyping import Array, Bool, Float, Int8, Key, Num
 
 from gossamer.quantization.minifloat import MINIFLOATS, MinifloatName
 from gossamer.quantization.scales import SCALE_BITS, SMALLEST, ScaleType
@@ -53,6 +53,13 @@ class Codes(NamedTuple):
             codes = codes - self.zeros[:, None, :].astype(jnp.float32)
         values = (codes * self.scales[:, None, :]).reshape(self.codes.shape)
         return values if self.tensor_scale is None else values * self.tensor_scale
+
+    def masked(self, keep: Bool[Array, "in out"]) -> "Codes":
+        """These codes with those that are not kept set to what stands for 0; scales stay."""
+        zero = jnp.zeros((), self.codes.dtype)
+        if self.zeros is not None:
+            zero = jnp.repeat(self.zeros, self.codes.shape[0] // self.zeros.shape[0], axis=0)
+        return self._replace(codes=jnp.where(keep, self.codes, zero))
 
 
 class Format(abc.ABC):

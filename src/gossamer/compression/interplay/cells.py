@@ -9,7 +9,7 @@ import numpy as np
 
 from gossamer.compression.interplay.orders import ARROWS, ORDERS, Order
 from gossamer.compression.interplay.threshold import Losses, perplexity_of
-from gossamer.compression.kernel import Method
+from gossamer.compression.methods import MethodName
 
 PruningMethod: TypeAlias = Literal["magnitude", "wanda", "sparsegpt"]
 PRUNING_METHODS: tuple[PruningMethod, ...] = get_args(PruningMethod)
@@ -34,7 +34,7 @@ class Cell:
 
     format: str | None = None
     pattern: str | None = None
-    method: Method | None = None
+    method: MethodName | None = None
     order: Order | None = None
     activations: bool = False
 
@@ -59,7 +59,7 @@ class Cell:
         is held against solves that compensate.
         """
         assert self.method is not None
-        rounding: Method = "sparsegpt" if self.method == "sparsegpt" else "rtn"
+        rounding: MethodName = "sparsegpt" if self.method == "sparsegpt" else "rtn"
         sparse = Cell(pattern=self.pattern, method=self.method)
         quantized = Cell(format=self.format, method=rounding, activations=self.activations)
         return sparse, quantized

@@ -26,16 +26,18 @@ from gossamer.compression.interplay.depth import DepthErrors
 from gossamer.compression.interplay.errors import relative_error
 from gossamer.compression.interplay.journal import Journal
 from gossamer.compression.interplay.orders import Order, quantize_then_sparsify
-from gossamer.compression.kernel import KernelReport, Method, solve
-from gossamer.compression.one_shot import Job, run
-from gossamer.compression.prune import magnitude_mask, wanda_mask
+from gossamer.compression.job import Job
+from gossamer.compression.kernel import KernelReport
+from gossamer.compression.methods import Method, Wanda, magnitude_mask, make_method
+from gossamer.compression.methods.method import Solved, Task
+from gossamer.compression.methods.prune import task_mask
+from gossamer.compression.one_shot import run
 from gossamer.compression.sinks import MemorySink
 from gossamer.evaluation import check_windows, perplexity
 from gossamer.loading import Checkpoint
 from gossamer.packing import check_packable, stored_bytes
 from gossamer.quantization import Format, Quantized
 from gossamer.recipe import Recipe, Rule
-from gossamer.sparsity import Pattern
 from gossamer.weights import materialize
 
 
@@ -186,12 +188,12 @@ def compress_cell(experiment: Experiment, cell: Cell) -> Checkpoint:
         activations=format if cell.activations else None,
     )
     assert cell.method is not None
-    calibrated = cell.method in ("wanda", "sparsegpt")
+    method = make_method(cell.method, {})
     job = Job(
         checkpoint=experiment.dense,
         recipe=Recipe(name=cell.label, rules=(rule,)),
-        method=cell.method,
-        calibration=experiment.calibration if calibrated else None,
+        method=method,
+        calibration=experiment.calibration if method.calibrated else None,
         seed=0,
     )
     sink = MemorySink(job)
@@ -211,53 +213,44 @@ def _weight_error(experiment: Experiment, compressed: Checkpoint) -> float:
 
 
 def _compress_kernel(
-    order: Order | None,
-    path: str,
-    kernel: Float[np.ndarray, "in out"],
-    rule: Rule,
-    *,
-    method: Method,
-    gram: Float[Array, "in in"] | None,
-    seed: int,
+    order: Order | None, task: Task, method: Method
 ) -> tuple[Quantized | np.ndarray, KernelReport]:
     """Compresses one kernel and leaves it in the form in which it is measured: unpacked."""
-    dense = jnp.asarray(kernel)
-    if order == "qs":
-        assert rule.weights is not None
-        assert rule.pattern is not None
-        choose = functools.partial(_mask, method=method, gram=gram, pattern=rule.pattern)
-        values, _, codes = quantize_then_sparsify(dense, rule.weights, choose)
-    else:
-        values, _, codes = solve(path, dense, rule, method, gram, seed)
+    rule, shape = task.rule, task.kernel.shape
+    solved = _quantize_first(task, method) if order == "qs" else method.compress(task)
+    stored = stored_bytes((shape[0], shape[1]), rule.pattern, rule.weights)
     report = KernelReport(
-        path=path,
-        shape=kernel.shape,
+        path=task.path,
+        shape=shape,
         rule=rule.describe(),
-        method=method,
+        method=method.name,
+        damping=solved.damping,
         stored="unpacked",
-        bits_per_weight=8 * stored_bytes(kernel.shape, rule.pattern, rule.weights) / kernel.size,
-        sparsity=float(jnp.mean(values == 0)),
-        weight_error=relative_error(kernel, values),
+        bits_per_weight=8 * stored / task.kernel.size,
+        sparsity=float(jnp.mean(solved.values == 0)),
+        weight_error=relative_error(task.kernel, solved.values),
         output_error=None,
     )
     if rule.activations is None:
-        return np.asarray(values), report
+        return np.asarray(solved.values), report
     assert rule.weights is not None
-    assert codes is not None
-    return Quantized(codes, rule.weights, rule.activations), report
+    assert solved.codes is not None
+    return Quantized(solved.codes, rule.weights, rule.activations), report
 
 
-def _mask(
-    kernel: Float[Array, "in out"],
-    *,
-    method: Method,
-    gram: Float[Array, "in in"] | None,
-    pattern: Pattern,
-) -> Bool[Array, "in out"]:
-    if method == "wanda":
-        assert gram is not None
-        return wanda_mask(kernel, jnp.sqrt(jnp.diag(gram)), pattern)
-    return magnitude_mask(kernel, pattern)
+def _quantize_first(task: Task, method: Method) -> Solved:
+    """Q->S: the method's mask is that of the rounded kernel."""
+    pattern, format = task.rule.pattern, task.rule.weights
+    assert pattern is not None
+    assert format is not None
+
+    def choose(kernel: Float[Array, "in out"]) -> Bool[Array, "in out"]:
+        mask = None
+        if isinstance(method, Wanda):
+            mask = task_mask(dataclasses.replace(task, kernel=kernel))
+        return magnitude_mask(kernel, pattern) if mask is None else mask
+
+    return Solved(*quantize_then_sparsify(task.kernel, format, choose))
 
 
 def _why_not(shape: tuple[int, ...]) -> str | None:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from gossamer.compression.interplay.catalogue import FORMATS, PATTERNS
 from gossamer.compression.interplay.errors import relative_error
 from gossamer.compression.interplay.orders import ORDERS, compose
-from gossamer.compression.prune import magnitude_mask
+from gossamer.compression.methods import magnitude_mask
 
 SEED, SIZE = 1234, 1024
 

@@ -1,4 +1,4 @@
-"""The sweep over a kernel's inputs that `gossamer.compression.sparsegpt` describes, compiled.
+"""The sweep over a kernel's inputs that `sparsegpt` and `gptq` describe, compiled.
 
 No weight is written before its turn. The rows that are due are brought up to date from all errors
 so far, w_j - sum over i < j of U_ij e_i: one matrix product for a block and a small one for each
@@ -19,8 +19,8 @@ from jaxtyping import Int as IntArray
 from gossamer.quantization import Codes, Format
 from gossamer.sparsity import NM, Pattern, Unstructured
 
-Grid: TypeAlias = tuple[Float[Array, "groups out"], Int8[Array, "groups out"] | None]
-"""Scales and zero points."""
+Grid: TypeAlias = tuple[Float[Array, "_ out"], Int8[Array, "_ out"] | None]
+"""Scales and zero points: of all rows, of each group of rows, or of each row."""
 
 Tree = TypeVar("Tree")
 
@@ -33,31 +33,52 @@ class Part(NamedTuple):
     errors: Float[Array, "rows out"]
     grid: Grid | None
 
+    def fitted(self) -> Grid:
+        """The grids; there are some where there is a format."""
+        assert self.grid is not None
+        return self.grid
+
 
 @functools.partial(jax.jit, static_argnames=("pattern", "format", "block"))
 def sweep(
     kernel: Float[Array, "in out"],
     factor: Float[Array, "in in"],
     grid: Grid | None,
+    keep: Bool[Array, "in out"] | None = None,
     *,
     pattern: Pattern | None,
     format: Format | None,
     block: int,
 ) -> Part:
-    """Settles all inputs, a block at a time; `grid` is that of a format without groups."""
+    """Settles all inputs, a block at a time.
+
+    Args:
+        kernel: rows in the order in which they are settled.
+        factor: of the inverse Hessian, in the same order.
+        grid: given beforehand, for all rows together or for each row; None fits the grid of each
+            group when its turn comes.
+        keep: a mask given beforehand; `pattern` is None then.
+        pattern: chooses what stays as the sweep goes.
+        format: what is rounded to.
+        block: rows that are brought up to date at once, a multiple of M and of the group.
+    """
     size = kernel.shape[0]
-    group = None if format is None else format.group
+    group = None if format is None or grid is not None else format.group
 
     def settle(start: IntArray[Array, ""], rows: int, part: Part) -> Part:
         weights = _compensate(kernel, factor, part.errors, start, rows)
         own = lax.dynamic_slice(factor, (start, start), (rows, rows))
-        settled = _settle_block(weights, own, grid, pattern, format)
-        first_group = start // group if group else jnp.int32(0)
-        rows_written = _write(part[:3], settled[:3], start)
-        return Part(*rows_written, _write(part.grid, settled.grid, first_group))
+        begin = _nothing_settled(weights.shape, _grid_of(grid, start, rows), format)
+        begin = begin._replace(keep=_read(part.keep, start, rows))
+        settled = _settle_block(weights, own, begin, pattern, format, group)
+        written = Part(*_write(part[:3], settled[:3], start), part.grid)
+        if group is None:
+            return written
+        return written._replace(grid=_write(part.grid, settled.grid, start // group))
 
     whole = size // block
     part = _nothing_settled(kernel.shape, grid, format)
+    part = part if keep is None else part._replace(keep=keep)
     part = lax.fori_loop(0, whole, lambda b, part: settle(b * block, block, part), part)
     return settle(jnp.int32(whole * block), size % block, part) if size % block else part
 
@@ -69,6 +90,19 @@ def _nothing_settled(shape: tuple[int, ...], grid: Grid | None, format: Format |
         grid = (jnp.ones(groups, jnp.float32), zeros)
     result = jnp.zeros(shape, jnp.float32 if format is None else format.code_dtype)
     return Part(result, jnp.ones(shape, bool), jnp.zeros(shape, jnp.float32), grid)
+
+
+def in_tensor_scale(
+    kernel: Float[Array, "in out"], format: Format | None
+) -> tuple[Float[Array, "in out"], Float[Array, " 1"] | None]:
+    """A kernel as a sweep takes it, divided by the tensor's scale where the format has one."""
+    scale = None if format is None else format.tensor_scale(kernel)
+    return (kernel, None) if scale is None else (kernel * (1 / scale), scale)
+
+
+def _grid_of(grid: Grid | None, start: IntArray[Array, ""], rows: int) -> Grid | None:
+    """The part of a given grid that some rows need."""
+    return grid if grid is None or grid[0].shape[0] == 1 else _read(grid, start, rows)
 
 
 def _read(planes: Tree, start: IntArray[Array, ""], rows: int = 1) -> Tree:
@@ -102,30 +136,30 @@ def _compensate(
 def _settle_block(
     weights: Float[Array, "rows out"],
     factor: Float[Array, "rows rows"],
-    grid: Grid | None,
+    part: Part,
     pattern: Pattern | None,
     format: Format | None,
+    group: int | None,
 ) -> Part:
-    """Settles rows that no other row compensates any more."""
+    """Settles rows that no other row compensates any more; grids are fitted if there is `group`."""
     rows = weights.shape[0]
-    group = rows if format is None or format.group is None else format.group
     panel = pattern.m if isinstance(pattern, NM) else 1
 
     def settle_panel(p: IntArray[Array, ""], part: Part) -> Part:
         if isinstance(pattern, NM):
             part = _choose_kept(weights, factor, part, p * panel, pattern)
-        row = functools.partial(_settle_row, weights, factor, format=format, group=group)
+        row = functools.partial(_settle_row, weights, factor, format=format)
         return lax.fori_loop(p * panel, (p + 1) * panel, row, part)
 
     def settle_group(g: IntArray[Array, ""], part: Part) -> Part:
-        if format is not None and format.group is not None:
+        if format is not None and group is not None:
             part = _fit_grid(weights, factor, part, g, format, group)
-        return lax.fori_loop(g * group // panel, (g + 1) * group // panel, settle_panel, part)
+        size = group or rows
+        return lax.fori_loop(g * size // panel, (g + 1) * size // panel, settle_panel, part)
 
-    part = _nothing_settled(weights.shape, grid, format)
     if isinstance(pattern, Unstructured):
         part = part._replace(keep=_above_threshold(_scores(weights, factor), pattern))
-    return lax.fori_loop(0, rows // group, settle_group, part)
+    return lax.fori_loop(0, rows // (group or rows), settle_group, part)
 
 
 def _scores(
@@ -192,13 +226,13 @@ def _settle_row(
     part: Part,
     *,
     format: Format | None,
-    group: int,
 ) -> Part:
     """Prunes and rounds one row and notes its error, divided by U_ii, for the rows to come."""
     due = _compensate(weights, factor, part.errors, index, 1)
     value = result = jnp.where(_read(part.keep, index), due, 0)
     if format is not None and part.grid is not None:
-        grid = _read(part.grid, index // group)
+        rows_of_a_grid = weights.shape[0] // part.grid[0].shape[0]
+        grid = _read(part.grid, index // rows_of_a_grid)
         result = format.round(value, *grid)
         value = Codes(result, *grid).decode()
     error = (due - value) / factor[index, index]

@@ -1,0 +1,134 @@
+"""What decides the result of a compression, and what is wrong with it before any weight is read."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from gossamer.compression.calibration import Calibration
+from gossamer.compression.kernel import kernel_method
+from gossamer.compression.methods import Method
+from gossamer.compression.rescale import rescalable, sources
+from gossamer.loading import Checkpoint
+from gossamer.models import Rescalable, model_class
+from gossamer.packing import check_packable
+from gossamer.recipe import Recipe, Rule
+
+Value = TypeVar("Value")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that decides the result of a compression.
+
+    Attributes:
+        checkpoint: the dense model.
+        recipe: what is done to which weights.
+        method: how weights are chosen and rounded.
+        calibration: the text whose activations guide the method; None where it needs none.
+        seed: for methods that draw.
+    """
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    method: Method
+    calibration: Calibration | None
+    seed: int
+
+    def rules(self) -> dict[str, Rule]:
+        """Each selected kernel's rule; all faults of the recipe on this model are reported at once.
+
+        Raises:
+            ValueError: a rule matches nothing; a matched weight is no kernel; its shape does not
+                suit the pattern or the groups; the method needs a calibration text, or that text's
+                tokens are not the model's.
+        """
+        if self.method.calibrated and self.calibration is None:
+            raise ValueError(
+                f"Method {self.method.name!r} needs a calibration text; give one, or choose "
+                "magnitude."
+            )
+        vocabulary = self.checkpoint.config.vocab_size
+        if self.calibration is not None and (most := self.calibration.tokens.max()) >= vocabulary:
+            raise ValueError(
+                f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
+                "were made by another model's tokenizer."
+            )
+        rules = select_kernels(self.checkpoint, self.recipe)
+        self._check_method(rules)
+        return rules
+
+    def _check_method(self, rules: Mapping[str, Rule]) -> None:
+        """Raises ValueError where the method cannot do what a rule asks for."""
+        reasons: dict[str, str] = {}  # reason -> the first kernel that it is true of
+        for path, rule in rules.items():
+            method = kernel_method(self.method, _block_of(path) is not None, rule)
+            if reason := method.why_not(rule):
+                reasons.setdefault(reason, path)
+        if reasons:
+            faults = " ".join(f"{path}: {reason}" for reason, path in reasons.items())
+            raise ValueError(f"Recipe {self.recipe.name!r} does not suit the method: {faults}")
+
+    def rescaled(self, rules: Mapping[str, Rule], index: int) -> list[Rescalable]:
+        """The inputs of block `index` that the method rescales."""
+        prefix = f"layers.{index}."
+        return rescalable(
+            model_class(self.checkpoint.config).Block,
+            self.method,
+            {path: tensor.shape for path, tensor in within(prefix, self.checkpoint.tensors)},
+            dict(within(prefix, rules)),
+        )
+
+    def rescaled_paths(self, rules: Mapping[str, Rule]) -> list[str]:
+        """Parameters without a rule that rescaling changes: norms, biases, float projections."""
+        changed: set[str] = set()
+        for index in range(self.checkpoint.config.num_layers):
+            prefix = f"layers.{index}."
+            present = [path for path, _ in within(prefix, self.checkpoint.tensors)]
+            changed |= {prefix + path for path in sources(self.rescaled(rules, index), present)}
+        return [path for path in self.checkpoint.paths if path in changed and path not in rules]
+
+
+def _block_of(path: str) -> int | None:
+    """The number of the block that a parameter is in."""
+    match = re.match(r"layers\.(\d+)\.", path)
+    return int(match[1]) if match else None
+
+
+def within(prefix: str, named: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
+    """What lies under a prefix, by the rest of its name."""
+    for path, value in named.items():
+        if path.startswith(prefix):
+            yield path.removeprefix(prefix), value
+
+
+def select_kernels(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Rule]:
+    """Each kernel that `recipe` selects, with its rule; no weight is read.
+
+    Raises:
+        ValueError: the recipe does not suit the model; all faults are named.
+    """
+    rules = recipe.match(checkpoint.paths)
+    faults = [
+        fault
+        for path, rule in rules.items()
+        if (fault := _fault(path, rule, checkpoint.tensors[path].shape))
+    ]
+    if faults:
+        raise ValueError(f"Recipe {recipe.name!r} does not suit this model: " + " ".join(faults))
+    return rules
+
+
+def _fault(path: str, rule: Rule, shape: tuple[int, ...]) -> str | None:
+    """Why `rule` cannot be done to this weight."""
+    if not path.endswith(".kernel") or len(shape) != 2:
+        return f"{path} {shape} is not a kernel [in, out]; narrow the rule {rule.path!r}."
+    try:
+        if rule.pattern is not None:
+            rule.pattern.check(shape, 0)
+        if rule.weights is not None:
+            rule.weights.groups(shape[0])
+        check_packable((shape[0], shape[1]), rule.pattern, rule.weights)
+    except ValueError as error:
+        return f"{path} {shape}: {error}"
+    return None
