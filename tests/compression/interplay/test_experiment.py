@@ -20,7 +20,7 @@ from gossamer.compression.interplay import (
     run_cell,
     run_grid,
 )
-from gossamer.compression.observe import input_grams
+from gossamer.compression.observe import input_statistics
 from gossamer.evaluation import perplexity
 from gossamer.inference.blockwise import embed
 from gossamer.models import build_block
@@ -59,7 +59,7 @@ def test_wanda_prunes_rounded_weights_by_their_own_score(experiment):
     hidden = embed(checkpoint, jnp.asarray(experiment.calibration.tokens))
     block = build_block(checkpoint.config, checkpoint.read, 0)
     for path in ("attention.q_proj.kernel", "mlp.down_proj.kernel"):
-        gram = input_grams(block, hidden, [path])[path]
+        gram = input_statistics(block, hidden, [path])[path].gram
         choose = functools.partial(
             wanda_mask, input_norm=jnp.sqrt(jnp.diag(gram)), pattern=PATTERNS["2:4"]
         )
