@@ -16,7 +16,10 @@ def draw(path: pathlib.Path) -> None:
     """Draws the result of the benchmark that the file is named after."""
     result = json.loads(path.read_text())
     name = path.stem.partition("-")[0]
-    plot = decoding(result) if name == "decode" else products(result, name)
+    if name == "training_step":
+        plot = training(result)
+    else:
+        plot = decoding(result) if name == "decode" else products(result, name)
     path.with_suffix(".png").write_bytes(plot)
 
 
@@ -70,6 +73,20 @@ def _speed(
 ) -> Bar:
     label = name if perplexity is None else f"{name}, perplexity {perplexity:.2f}"
     return Bar(label, 1 / seconds, series, f"{1 / seconds:.0f}", bound)
+
+
+def training(result: dict) -> bytes:
+    """Two panels for every model: whole steps, and forward passes alone."""
+    panels: dict[str, list[Bar]] = {}
+    for row in result["rows"]:
+        for part in ("step", "forward"):
+            seconds, speedup = row[f"{part}_seconds"], row[f"{part}_speedup"]
+            peer = next((name for name in ("qwix", "AQT") if name in row["variant"]), "gossamer")
+            series = "XLA float32" if row["variant"] == "float32" else peer
+            bar = Bar(row["variant"], 1e3 * seconds, series, f"{speedup:.2f} x float32")
+            panels.setdefault(f"{row['model']}, {part}", []).append(bar)
+    title = f"Training with int8 products, {result['tokens']} tokens; {result['machine']}"
+    return bar_panels(panels, x="ms", title=title)
 
 
 if __name__ == "__main__":

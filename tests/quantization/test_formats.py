@@ -130,6 +130,31 @@ def test_scales_round_as_the_element_type_says_at_points_ties_and_beside_them(ki
     np.testing.assert_array_equal(jit_round_scale(jnp.asarray(points), kind), points)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 128), (3, 64), (2, 32)])
+def test_a_million_random_values_and_ties_are_those_of_numpy(bits, group, symmetric):
+    """The same float32 operations, one after the other, in NumPy."""
+    rng = np.random.default_rng(bits)
+    kernel = rng.standard_normal((1024, 1024)) * np.exp2(rng.integers(-20, 20, (1, 1024)))
+    kernel[:, ::3] = rng.integers(-40, 41, (1024, 342)) / 4  # full of ties
+    kernel[::32, 1::5] = 0
+    kernel = kernel.astype(np.float32)
+    blocks, one = kernel.reshape(-1, group or 1024, 1024), np.float32(1)
+    top = 2 ** (bits - 1) - 1
+    if symmetric:
+        scales = np.abs(blocks).max(axis=1, keepdims=True) * np.float32(1 / top)
+        zeros, bottom = np.float32(0), -top
+    else:
+        low, high = blocks.min(1, keepdims=True).clip(max=0), blocks.max(1, keepdims=True).clip(0)
+        scales = (high - low) * np.float32(1 / (2**bits - 1))
+        bottom = -top - 1
+        zeros = np.clip(np.rint(-low * (one / scales)) + np.float32(bottom), bottom, top)
+    codes = np.clip(np.rint(blocks * (one / scales)) + zeros, bottom, top)
+    want = (codes - zeros) * scales
+    got = jax.jit(Int(bits, group, symmetric=symmetric).quantize)(kernel)
+    np.testing.assert_array_equal(got, want.reshape(kernel.shape))
+
+
 @pytest.mark.parametrize("kind", SCALE_BITS)
 @settings(deadline=None, max_examples=60)
 @given(scale=st.floats(NORMAL, float(np.finfo(np.float32).max), width=32))

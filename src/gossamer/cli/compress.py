@@ -25,8 +25,8 @@ class Compress(Command):
     model: tyro.conf.Positional[str]
     """A Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word smollm2."""
     recipe: str
-    """A preset (int8, int4, int2, 2:4, 2:4-int8, 2:4-int4, 4:8, 4:8-int4, 1:4-int4, 1:4-int2, 50%)
-    or a recipe file in YAML."""
+    """A preset (int8, int4, int2, w8a8, 2:4, 2:4-int8, 2:4-int4, 4:8, 4:8-int4, 1:4-int4, 1:4-int2,
+    50%, mxfp8, mxfp6, mxfp4, nvfp4, hbfp8, 2:4-mxfp4) or a recipe file in YAML."""
     out: Path
     """Folder for the result. The same command resumes a run that was interrupted."""
     method: (

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from gossamer.compression.methods import RTN, Magnitude, Method
 from gossamer.compression.methods.method import Task
 from gossamer.packing import Packed, pack, pack_floats, why_dense
+from gossamer.packing.books import code_name
 from gossamer.quantization import Codes
 from gossamer.recipe import Rule
 from gossamer.sparsity import NM
@@ -119,7 +120,8 @@ def _store(
             mask=mask if sparse else None,
             activations=rule.activations,
         )
-        return weight, f"{pattern or 'dense'} int{rule.weights.bits}{note}"
+        name = code_name(rule.weights.bits, rule.weights.book)
+        return weight, f"{pattern or 'dense'} {name}{note}"
     if sparse and isinstance(rule.pattern, NM) and mask is not None:
         return pack_floats(values, rule.pattern, mask), f"{rule.pattern} float32"
     return np.asarray(values), f"dense float32{note}"

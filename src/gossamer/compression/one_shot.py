@@ -31,7 +31,7 @@ from gossamer.weights import Weight
 Tensors: TypeAlias = Mapping[str, Weight | np.ndarray]
 """Weights of a part, by path; what goes to a folder is packed."""
 Compress: TypeAlias = Callable[[Task, Method], tuple[Weight | np.ndarray, KernelReport]]
-"""What one kernel becomes, as `compress_kernel` says it."""
+"""What one kernel becomes: `compress_kernel`, or what leaves it in another form."""
 
 
 @runtime_checkable

@@ -8,12 +8,24 @@ import functools
 
 import numpy as np
 
-from gossamer.quantization.codebook import E2M1
+from gossamer.quantization.codebook import E2M1, Codebook
 from gossamer.quantization.formats import Book
 from gossamer.quantization.minifloat import MINIFLOATS, MinifloatName
 
 HALVES: dict[MinifloatName, tuple[int, ...]] = {"e2m1": E2M1}
 """Small floats that are halves of integers in a byte, and these integers."""
+
+
+def code_name(bits: int, book: Book | None) -> str:
+    """What codes are in words, for tables.
+
+    Example:
+        >>> code_name(4, None), code_name(6, "e2m3")
+        ('int4', 'E2M3 float')
+    """
+    if isinstance(book, str):
+        return f"{book.upper()} float"
+    return f"int{bits}" if book is None else Codebook(book).name
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from gossamer.packing.account import Account, account_planes
+from gossamer.packing.books import code_name
 from gossamer.packing.files import DTYPES, SafetensorsFile
 from gossamer.packing.groups import GROUP_SIZES, index_bits
 from gossamer.packing.layout import LANES, lane_bytes
@@ -90,11 +91,7 @@ class StoredTensor:
         """What it is in words, for tables."""
         if not self.packed:
             return f"plain {self.dtype}"
-        if isinstance(self.book, str):
-            codes = f"{self.book.upper()} float"
-        else:
-            codes = f"int{self.bits}" if self.book is None else Codebook(self.book).name
-        values = str(self.dtype) if self.bits is None else codes
+        values = str(self.dtype) if self.bits is None else code_name(self.bits, self.book)
         return f"{self.pattern or 'dense'} {values}"
 
     def tensor_name(self, plane: str) -> str:

@@ -5,14 +5,7 @@ kernel in such a format with exact reference numerics, and `QuantAware` one that
 were in it. Bits and bytes are `gossamer.packing`'s.
 """
 
-from gossamer.quantization.aware import (
-    Backward,
-    FloatResiduals,
-    QuantAware,
-    QuantizedGradients,
-    Scheme,
-    StraightThrough,
-)
+from gossamer.quantization.aware import QuantAware
 from gossamer.quantization.clipping import ClipSearch
 from gossamer.quantization.codebook import E2M1, Codebook
 from gossamer.quantization.float8 import Float8
@@ -24,6 +17,13 @@ from gossamer.quantization.nvfp4 import NVFP4
 from gossamer.quantization.products import CodesProduct, Rows, encode_rows, multiply_codes
 from gossamer.quantization.quantized import Quantized
 from gossamer.quantization.scales import ScaleType
+from gossamer.quantization.scheme import (
+    Backward,
+    FloatResiduals,
+    QuantizedGradients,
+    Scheme,
+    StraightThrough,
+)
 
 __all__ = [
     "E2M1",

@@ -25,7 +25,7 @@ class Float8(Format):
 
     Example:
         >>> Float8("e4m3").encode(jnp.array([[1.0], [-0.3], [0.01]])).codes.ravel()
-        Array([448, -136, 4.5], dtype=float8_e4m3fn)
+        Array([448, -128, 4.5], dtype=float8_e4m3fn)
 
     Source: Micikevicius et al. 2022, arXiv 2209.05433, for the two floats.
     """

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool
 from gossamer.packing import packed_product
 from gossamer.parameters import array_leaves, is_variable, parameter_paths, value_of
 from gossamer.quantization import Backward, QuantAware, Scheme
-from gossamer.quantization.aware import STRAIGHT_THROUGH
+from gossamer.quantization.scheme import STRAIGHT_THROUGH
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import Pattern, magnitude
 

@@ -28,8 +28,9 @@ from gossamer.compression.interplay.journal import Journal
 from gossamer.compression.interplay.orders import Order, quantize_then_sparsify
 from gossamer.compression.job import Job
 from gossamer.compression.kernel import KernelReport
-from gossamer.compression.methods import Method, magnitude_mask, make_method, wanda_mask
-from gossamer.compression.methods.method import Task
+from gossamer.compression.methods import Method, Wanda, magnitude_mask, make_method
+from gossamer.compression.methods.method import Solved, Task
+from gossamer.compression.methods.prune import task_mask
 from gossamer.compression.one_shot import run
 from gossamer.compression.sinks import MemorySink
 from gossamer.evaluation import check_windows, perplexity
@@ -215,40 +216,41 @@ def _compress_kernel(
     order: Order | None, task: Task, method: Method
 ) -> tuple[Quantized | np.ndarray, KernelReport]:
     """Compresses one kernel and leaves it in the form in which it is measured: unpacked."""
-    dense, rule = task.kernel, task.rule
-    size, out = dense.shape
-    damping = None
-    if order == "qs":
-        assert rule.weights is not None
-        choose = functools.partial(_mask, task, method)
-        values, _, codes = quantize_then_sparsify(dense, rule.weights, choose)
-    else:
-        values, _, codes, damping = method.compress(task)
+    rule, shape = task.rule, task.kernel.shape
+    solved = _quantize_first(task, method) if order == "qs" else method.compress(task)
+    stored = stored_bytes((shape[0], shape[1]), rule.pattern, rule.weights)
     report = KernelReport(
         path=task.path,
-        shape=(size, out),
+        shape=shape,
         rule=rule.describe(),
         method=method.name,
-        damping=damping,
+        damping=solved.damping,
         stored="unpacked",
-        bits_per_weight=8 * stored_bytes((size, out), rule.pattern, rule.weights) / dense.size,
-        sparsity=float(jnp.mean(values == 0)),
-        weight_error=relative_error(dense, values),
+        bits_per_weight=8 * stored / task.kernel.size,
+        sparsity=float(jnp.mean(solved.values == 0)),
+        weight_error=relative_error(task.kernel, solved.values),
         output_error=None,
     )
     if rule.activations is None:
-        return np.asarray(values), report
+        return np.asarray(solved.values), report
     assert rule.weights is not None
-    assert codes is not None
-    return Quantized(codes, rule.weights, rule.activations), report
+    assert solved.codes is not None
+    return Quantized(solved.codes, rule.weights, rule.activations), report
 
 
-def _mask(task: Task, method: Method, kernel: Float[Array, "in out"]) -> Bool[Array, "in out"]:
-    """What the method keeps of a kernel that is rounded already."""
-    assert task.rule.pattern is not None
-    if method.name == "wanda":
-        return wanda_mask(kernel, jnp.sqrt(jnp.diag(task.hessian)), task.rule.pattern)
-    return magnitude_mask(kernel, task.rule.pattern)
+def _quantize_first(task: Task, method: Method) -> Solved:
+    """Q->S: the method's mask is that of the rounded kernel."""
+    pattern, format = task.rule.pattern, task.rule.weights
+    assert pattern is not None
+    assert format is not None
+
+    def choose(kernel: Float[Array, "in out"]) -> Bool[Array, "in out"]:
+        mask = None
+        if isinstance(method, Wanda):
+            mask = task_mask(dataclasses.replace(task, kernel=kernel))
+        return magnitude_mask(kernel, pattern) if mask is None else mask
+
+    return Solved(*quantize_then_sparsify(task.kernel, format, choose))
 
 
 def _why_not(shape: tuple[int, ...]) -> str | None:
