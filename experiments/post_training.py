@@ -42,12 +42,12 @@ BLOCKS: dict[str, dict[str, Any]] = {  # recipe: the rule of the blocks' kernels
 CASES: dict[str, list[tuple[str, ...]]] = {  # recipe: methods with their settings, baseline first
     "int4 per output": [
         ("rtn",),
+        ("gptq", "--act-order", "False"),
         ("gptq",),
-        ("gptq", "--act-order"),
-        ("gptq", "--act-order", "--damping", "0.1"),
+        ("gptq", "--damping", "0.1"),
         ("awq",),
     ],
-    "int4 groups of 96": [("rtn",), ("gptq", "--act-order"), ("awq",)],
+    "int4 groups of 96": [("rtn",), ("gptq",), ("awq",)],
     "2:4 int4": [
         ("wanda",),
         ("wanda-gptq",),

@@ -78,13 +78,14 @@ def test_settings_of_a_method_are_given_as_options(gossamer, dense, text, tmp_pa
         "name: int4\nrules:\n  - path: layers.*kernel\n    weights: {type: Int, bits: 4}\n"
     )
     options = ["--recipe", recipe, "--calibration", text, *SMALL, "--windows", 0, "--out", out]
-    command = ["compress", dense, *options, "--method", "gptq", "--act-order", "--damping", 0.1]
+    command = ["compress", dense, *options, "--method", "gptq", "--act-order", False]
+    command += ["--damping", 0.1]
     got = gossamer(*command, "--json").json()
-    assert (got["method"], got["settings"]) == ("gptq", {"act_order": True, "damping": 0.1})
+    assert (got["method"], got["settings"]) == ("gptq", {"act_order": False, "damping": 0.1})
     want, _ = one_shot(
         load(dense),
         Recipe.load(recipe),
-        method=GPTQ(act_order=True, damping=0.1),
+        method=GPTQ(act_order=False, damping=0.1),
         calibration=str(text),
         sequences=4,
         sequence_length=32,

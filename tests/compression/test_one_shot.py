@@ -222,7 +222,7 @@ def test_random_masks_depend_on_the_seed_and_not_on_other_rules(tiny):
 
 
 METHODS_OF_A_BLOCK = {  # method: recipe of the blocks
-    GPTQ(act_order=True): DENSE4,
+    GPTQ(): DENSE4,
     WandaGPTQ(): RECIPE.rules[0],
     OBR(): RECIPE.rules[0],
     AWQ(): DENSE4,
@@ -278,9 +278,9 @@ def test_another_setting_does_not_take_an_interrupted_run_s_work_for_its_own(
     recipe = Recipe(name="int4", rules=(DENSE4,))
     arguments = {"calibration": calibration, "out": tmp_path / "a"}
     with pytest.raises(KeyboardInterrupt):
-        one_shot(tiny, recipe, method=GPTQ(), progress=interrupt, **arguments)
-    one_shot(tiny, recipe, method=GPTQ(act_order=True), **arguments)
-    one_shot(tiny, recipe, method=GPTQ(act_order=True), **arguments | {"out": tmp_path / "b"})
+        one_shot(tiny, recipe, method=GPTQ(act_order=False), progress=interrupt, **arguments)
+    one_shot(tiny, recipe, method=GPTQ(), **arguments)
+    one_shot(tiny, recipe, method=GPTQ(), **arguments | {"out": tmp_path / "b"})
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 

@@ -46,8 +46,9 @@ class Compress(Command):
     ) = None
     """How weights are chosen and rounded. Without it: sparsegpt where the recipe has a pattern,
     else rtn (round to nearest)."""
-    act_order: bool = False
-    """Of gptq and wanda-gptq: inputs with the largest mean square come first."""
+    act_order: bool | None = None
+    """Of gptq and wanda-gptq: whether inputs with the largest mean square come first. Without it,
+    they do."""
     damping: float | None = None
     """Of sparsegpt, gptq, wanda-gptq and obr: share of the Hessian's mean diagonal that is added to
     its diagonal. Without it, 0.01."""
@@ -112,7 +113,7 @@ class Compress(Command):
         from gossamer.compression import make_method
 
         given = {
-            "act_order": self.act_order or None,
+            "act_order": self.act_order,
             "damping": self.damping,
             "alpha": self.alpha,
             "rounding": self.rounding,

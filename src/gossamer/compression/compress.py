@@ -69,7 +69,7 @@ def compress(
         model: what `gossamer.load` returns; or any pytree of parameters, whose matched 2-D leaves
             are pruned by magnitude and rounded to nearest (see `compress_pytree`).
         recipe: a recipe, a preset's name or a recipe file.
-        method: a method with its settings, such as `GPTQ(act_order=True)`, or the name of one:
+        method: a method with its settings, such as `GPTQ(damping=0.1)`, or the name of one:
             `rtn`, `magnitude`, `random`, `wanda`, `sparsegpt`, `gptq`, `wanda-gptq`, `obr`, `awq`
             or `smoothquant`. None is `sparsegpt` where the recipe has a pattern and `rtn` where
             it has none.

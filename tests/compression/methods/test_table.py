@@ -27,8 +27,8 @@ def test_every_method_is_a_value_with_its_settings(name):
 
 
 def test_settings_are_passed_on():
-    assert make_method("gptq", {"act_order": True, "damping": 0.1}) == GPTQ(
-        act_order=True, damping=0.1
+    assert make_method("gptq", {"act_order": False, "damping": 0.1}) == GPTQ(
+        act_order=False, damping=0.1
     )
 
 

@@ -51,8 +51,8 @@ def make_method(name: str, settings: Mapping[str, Any]) -> Method:
         ValueError: there is no such method, or it has no such setting, or not of that value.
 
     Example:
-        >>> make_method("gptq", {"act_order": True})
-        GPTQ(act_order=True, damping=0.01)
+        >>> make_method("gptq", {"damping": 0.1})
+        GPTQ(act_order=True, damping=0.1)
     """
     if name not in METHODS:
         raise ValueError(f"Method {name!r} is none of {list(METHODS)}.")
