@@ -136,9 +136,10 @@ def grid(
     magnitude. SparseGPT prunes and rounds in one sweep, so that there is only S->Q.
 
     Example:
-        >>> [cell.label for cell in grid(["INT8"], ["2:4"], methods=["magnitude"], orders=["sq"],
-        ...                              numerics=["weights"])]
-        ['dense', 'INT8', '2:4, magnitude', '2:4, INT8, magnitude, S→Q']
+        >>> cells = grid(["INT8"], ["2:4"], methods=["magnitude"], orders=["sq"],
+        ...              numerics=["weights"])
+        >>> tuple(cell.label for cell in cells)
+        ('dense', 'INT8', '2:4, magnitude', '2:4, INT8, magnitude, S→Q')
 
     Raises:
         ValueError: no cell combines anything.

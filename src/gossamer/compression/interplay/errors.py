@@ -48,8 +48,8 @@ def order_errors(kernel: Float[Array, "in out"], format: Format, choose: Choose)
         >>> from gossamer.sparsity import NM
         >>> x = jnp.array([[7.0], [0.6], [1.4], [0.1]])
         >>> errors = order_errors(x, Int(4), lambda w: NM(2, 4).mask(abs(w), 0))
-        >>> [round(float(lp_norm(e, 1)), 4) for e in errors]
-        [0.9, 0.7, 1.1, 1.9]
+        >>> tuple(round(float(lp_norm(e, 1)), 4) for e in errors)
+        (0.9, 0.7, 1.1, 1.9)
     """
     results = (
         format.quantize(kernel),
@@ -139,8 +139,8 @@ def dot_errors(
         >>> from gossamer.sparsity import NM
         >>> x, w = jnp.array([[0.0], [7], [7], [0]]), jnp.array([[7.0], [1.4], [0.6], [0]])
         >>> found = dot_errors(x, w, Int(4), lambda w: NM(2, 4).mask(abs(w), 0))
-        >>> [round(float(e[0]), 5) for e in found]
-        [0.0, 4.2, 7.0, 2.8]
+        >>> tuple(round(float(e[0]), 5) for e in found)
+        (0.0, 4.2, 7.0, 2.8)
 
     Source: Theorem 3.9 says that the additional error can be positive; the identity is derived.
     """
