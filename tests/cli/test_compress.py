@@ -137,7 +137,7 @@ def test_an_output_that_exists_is_wrong_use_and_stays(gossamer, dense, text, tmp
         (["--recipe", "3:5:7"], 2, "3:5:7"),
         (["--recipe", "int8", "--sequences", 0], 2, "--sequences"),
         (["--recipe", "int8", "--method", "newton"], 2, "newton"),
-        (["--recipe", "int8", "--method", "wanda", "--act-order"], 2, "has no 'act_order'"),
+        (["--recipe", "int8", "--method", "wanda", "--act-order", "True"], 2, "has no 'act_order'"),
         (["--recipe", "int8", "--method", "gptq", "--damping", -1], 2, "finite damping > 0"),
         (["--recipe", "int8", "--alpha", 0.5], 2, "add --method"),
         (["--recipe", "int8", "--method", "smoothquant", *SMALL], 1, "recipe w8a8"),

@@ -33,8 +33,8 @@ def codes_of(book: Book) -> np.ndarray:
     """The code that each number of `bits` bits stands for.
 
     Example:
-        >>> codes_of("e2m1")[:8]
-        array([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=float8_e4m3fn)
+        >>> tuple(codes_of("e2m1")[:8].astype(float).tolist())
+        (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     """
     if not isinstance(book, str):
         return np.array(book, np.int8)
