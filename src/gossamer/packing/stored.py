@@ -184,7 +184,6 @@ class StoredTensor:
             "padding": self.padding,
             "activations": self.activations and to_plain(self.activations),
             "book": list(self.book) if isinstance(self.book, tuple) else self.book,
-            "tensor_scale": self.tensor_scale,
         }
 
 

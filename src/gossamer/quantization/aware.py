@@ -112,12 +112,7 @@ class QuantAware:
 def _encode(scheme: Scheme, kernel: Array, mask: Array | None) -> Codes:
     """The kernel's codes, with those of what is pruned set to what stands for 0."""
     codes = scheme.weights.encode(kernel)
-    if mask is None:
-        return codes
-    zero: Array = jnp.zeros((), codes.codes.dtype)
-    if codes.zeros is not None:
-        zero = jnp.repeat(codes.zeros, kernel.shape[0] // codes.zeros.shape[0], axis=0)
-    return codes._replace(codes=jnp.where(mask, codes.codes, zero))
+    return codes if mask is None else codes.masked(mask)
 
 
 def _encode_rows(scheme: Scheme, x: Float[Array, "rows in"]) -> Rows | Array:

@@ -66,7 +66,8 @@ class Quantized:
         if self.activations is None:
             return jnp.matmul(x, self.materialize().astype(x.dtype))
         check_activations(self.activations, self.format)
-        if isinstance(self.activations, Int) and is_integer_product(self.data, self.activations):
+        integers = jnp.issubdtype(self.data.codes.dtype, jnp.integer)
+        if integers and isinstance(self.activations, Int) and self.activations.group is None:
             return integer_dot(x, self.data, self.activations)
         return rounded_dot(x, self.data, self.activations)
 
@@ -102,12 +103,6 @@ def check_activations(activations: Format, weights: Format) -> None:
             f"Activations in groups of {own} ({activations}) do not line up with weights in groups "
             f"of {other} ({weights}); choose groups of which one divides the other."
         )
-
-
-def is_integer_product(kernel: Codes, activations: Format) -> bool:
-    """Whether integers are multiplied and summed before any scale is applied."""
-    plain = isinstance(activations, Int) and activations.group is None
-    return plain and jnp.issubdtype(kernel.codes.dtype, jnp.integer)
 
 
 def quantize_rows(x: Float[Array, "rows in"], format: Format) -> Float[Array, "rows in"]:

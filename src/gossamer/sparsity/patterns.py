@@ -12,9 +12,10 @@ import math
 from fractions import Fraction
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float
+
+from gossamer.sparsity.selection import lowest_of_highest, score_bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,27 +206,10 @@ def _nan_highest(scores: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
 
 
 def _keep_highest(scores: Float[Array, " size"], sparsity: float) -> Bool[Array, " size"]:
-    """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index.
-
-    The lowest score that stays is found bit by bit: 10 ms for 576 x 1536 weights on a CPU, where a
-    stable sort takes 255.
-    """
+    """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index."""
     kept = scores.size - _pruned_count(sparsity, scores.size)
-    ranks = _ranks(scores)
-
-    def lower_bit(place: Int[Array, ""], rank: UInt32[Array, ""]) -> UInt32[Array, ""]:
-        higher = rank | (jnp.uint32(1) << (31 - place).astype(jnp.uint32))
-        return jnp.where(jnp.sum(ranks >= higher, dtype=jnp.int32) >= kept, higher, rank)
-
-    lowest = jax.lax.fori_loop(0, 32, lower_bit, jnp.uint32(0))
-    above, tied = ranks > lowest, ranks == lowest
+    bits = score_bits(_nan_highest(scores))
+    lowest = lowest_of_highest(bits, kept)
+    above, tied = bits > lowest, bits == lowest
     room = kept - jnp.sum(above, dtype=jnp.int32)
     return above | (tied & (jnp.cumsum(tied, dtype=jnp.int32) <= room))
-
-
-def _ranks(scores: Float[Array, "*dims"]) -> UInt32[Array, "*dims"]:
-    """Integers in the order of the scores: NaN as infinity, -0.0 as 0.0."""
-    scores = _nan_highest(scores.astype(jnp.float32))
-    bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.uint32)
-    # The bits of floats >= 0 are in their order, those of the others in the reverse.
-    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))

@@ -88,19 +88,29 @@ def quantize_aware(
         )
     for number, (i, (path, rule)) in enumerate(chosen.items()):
         weight_key = None if key is None else jax.random.fold_in(key, number)
-        scheme = None
-        if rule.weights is not None:
-            scheme = Scheme(
-                weights=rule.weights,
-                activations=rule.activations,
-                activation_scale=activation_scale if rule.activations is not None else "row",
-                multiply=multiply,
-                backward=backward,
-                product=packed_product,
-            )
+        scheme = _scheme(rule, multiply, activation_scale, backward)
         wrapped = _wrap(value_of(leaves[i]), rule, scheme, masks.get(path), order, weight_key)
         leaves[i] = leaves[i].replace(wrapped) if is_variable(leaves[i]) else wrapped
     return jax.tree.unflatten(structure, leaves)
+
+
+def _scheme(
+    rule: Rule,
+    multiply: Literal["native", "fake"],
+    activation_scale: Literal["row", "tensor"],
+    backward: Backward,
+) -> Scheme | None:
+    """How a rule's products are quantized; None for a rule that quantizes nothing."""
+    if rule.weights is None:
+        return None
+    return Scheme(
+        weights=rule.weights,
+        activations=rule.activations,
+        activation_scale=activation_scale if rule.activations is not None else "row",
+        multiply=multiply,
+        backward=backward,
+        product=packed_product,
+    )
 
 
 def _fault(path: str, leaf: Any, rule: Rule, mask: Any) -> str | None:

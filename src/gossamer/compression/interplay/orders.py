@@ -73,7 +73,7 @@ def quantize_then_sparsify(
         )
     codes = format.encode(kernel)
     mask = choose(format.decode(codes))
-    codes = codes._replace(codes=jnp.where(mask, codes.codes, jnp.zeros_like(codes.codes)))
+    codes = codes.masked(mask)
     return Composed(format.decode(codes), mask, codes)
 
 
