@@ -10,9 +10,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "src" / "gossamer"
 
 # From the lowest up, as docs/architecture.md draws them; parts of one row do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("weights", "plots"),
+    ("weights", "plots", "parameters"),
     ("sparsity", "quantization"),
-    ("recipe", "parameters"),
+    ("recipe",),
     ("kernels",),
     ("packing",),
     ("nn", "selftest"),

@@ -4,12 +4,14 @@ A leaf is named by its keys joined by dots, `layers.0.weight` or `encoder.mlp.ke
 state these are the names of `nnx.to_flat_state`.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from flax import nnx
+
+Params = TypeVar("Params")
 
 
 def parameter_paths(params: Any) -> list[str]:
@@ -40,3 +42,28 @@ def is_variable(leaf: Any) -> bool:
 def value_of(leaf: Any) -> Any:
     """What an NNX variable holds; any other leaf as it is."""
     return leaf.get_value() if is_variable(leaf) else leaf
+
+
+def leaves_by_path(params: Any) -> dict[str, jax.Array | np.ndarray]:
+    """The value of every array leaf.
+
+    Example:
+        >>> leaves_by_path({"a": [1, np.zeros(2)]})
+        {'a.1': array([0., 0.])}
+    """
+    return {path: value for _, path, value in array_leaves(params)}
+
+
+def replace_leaves(params: Params, values: Mapping[str, Any]) -> Params:
+    """A copy with other values at these paths; all other leaves are the same objects.
+
+    Example:
+        >>> replace_leaves({"a": [1, np.zeros(2)]}, {"a.1": 3})
+        {'a': [1, 3]}
+    """
+    leaves, structure = jax.tree.flatten(params, is_leaf=is_variable)
+    for i, path, _ in array_leaves(params):
+        if path in values:
+            leaf, value = leaves[i], values[path]
+            leaves[i] = leaf.replace(value) if is_variable(leaf) else value
+    return jax.tree.unflatten(structure, leaves)

@@ -4,6 +4,9 @@ Conventions: a mask is boolean and True means *keep*; equal scores keep the lowe
 all backends agree; a NaN score counts as the highest, so that a broken weight stays visible. For
 a kernel `[in, out]` the axis is 0, the one that the matrix product sums over.
 
+While a schedule tightens a pattern it asks for a share of it, `progress`: 0 keeps everything, 1 is
+the pattern itself. A share may be traced, so a schedule never compiles again.
+
 Source: Zhou et al. 2021, arXiv 2102.04010 (N:M); Mishra et al. 2021, arXiv 2104.08378 (2:4).
 """
 
@@ -13,9 +16,12 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from gossamer.sparsity.selection import lowest_of_highest, score_bits
+from gossamer.sparsity.selection import keep_highest, score_bits
+
+Share: TypeAlias = float | Float[Array, ""]
+"""How much of a pattern's sparsity is asked for, in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +51,18 @@ class NM:
                 f"{shape[axis]} in shape {shape}; pad the axis or keep this weight dense."
             )
 
-    def mask(self, scores: Float[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+    def mask(
+        self, scores: Float[Array, "*dims"], axis: int, progress: Share = 1.0
+    ) -> Bool[Array, "*dims"]:
         """Marks the `n` highest scores of every group along `axis`.
 
         Args:
             scores: importance of each weight.
             axis: the axis the matrix product sums over, 0 for a kernel `[in, out]`.
+            progress: prunes `round(progress * (m - n))` of every group.
 
         Returns:
-            True where the weight is kept, exactly `n` times in each group.
+            True where the weight is kept, exactly `n` times in each group at the end.
 
         Raises:
             ValueError: the length of `axis` is not a multiple of `m`.
@@ -70,7 +79,8 @@ class NM:
         mine, other = groups[..., :, None], groups[..., None, :]
         earlier = jnp.tril(jnp.ones((self.m, self.m), bool), -1)
         rank = jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
-        return jnp.moveaxis((rank < self.n).reshape(rows.shape), -1, axis)
+        kept = self.m - _share(progress, self.m - self.n)
+        return jnp.moveaxis((rank < kept).reshape(rows.shape), -1, axis)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +104,28 @@ class Unstructured:
     def check(self, shape: tuple[int, ...], axis: int) -> None:
         """Accepts every shape."""
 
-    def mask(self, scores: Float[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+    def mask(
+        self, scores: Float[Array, "*dims"], axis: int, progress: Share = 1.0
+    ) -> Bool[Array, "*dims"]:
         """Marks the highest scores; `axis` is there for the other patterns and changes nothing.
 
         Example:
             >>> Unstructured(0.5).mask(jnp.array([1.0, 4.0, 3.0, 1.0]), axis=0)
             Array([False,  True,  True, False], dtype=bool)
         """
-        return _keep_highest(scores.reshape(-1), self.sparsity).reshape(scores.shape)
+        return self.spread(_keep_highest(self.pool(scores, axis), self.sparsity, progress), axis)
+
+    def kept(self, size: int, progress: Share = 1.0) -> int | Int[Array, ""]:
+        """How many of `size` weights stay."""
+        return size - _share(progress, pruned_count(self.sparsity, size))
+
+    def pool(self, scores: Float[Array, "*dims"], axis: int) -> Float[Array, "*dims"]:
+        """The score of each unit that is kept or pruned as one: here of each weight."""
+        return scores
+
+    def spread(self, keep: Bool[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+        """What is kept of the weights when these units are."""
+        return keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +159,9 @@ class Block:
                 f"{self.shape[1]}, got {lengths[0]} and {lengths[1]} in shape {shape}."
             )
 
-    def mask(self, scores: Float[Array, "rows cols"], axis: int) -> Bool[Array, "rows cols"]:
+    def mask(
+        self, scores: Float[Array, "rows cols"], axis: int, progress: Share = 1.0
+    ) -> Bool[Array, "rows cols"]:
         """Marks the blocks with the highest sums, ties to the block that comes first.
 
         Raises:
@@ -146,12 +172,27 @@ class Block:
             Array([[False,  True],
                    [False,  True]], dtype=bool)
         """
+        return self.spread(_keep_highest(self.pool(scores, axis), self.sparsity, progress), axis)
+
+    def pool(
+        self, scores: Float[Array, "rows cols"], axis: int
+    ) -> Float[Array, "blockrows blockcols"]:
+        """The sum of each block."""
         self.check(scores.shape, axis)
-        high, wide = self.shape if axis % 2 == 0 else self.shape[::-1]
+        high, wide = self._lengths(axis)
         rows, cols = scores.shape
-        blocks = scores.reshape(rows // high, high, cols // wide, wide).sum(axis=(1, 3))
-        keep = _keep_highest(blocks.reshape(-1), self.sparsity).reshape(blocks.shape)
+        return scores.reshape(rows // high, high, cols // wide, wide).sum(axis=(1, 3))
+
+    def spread(
+        self, keep: Bool[Array, "blockrows blockcols"], axis: int
+    ) -> Bool[Array, "rows cols"]:
+        """What is kept of the weights when these blocks are."""
+        high, wide = self._lengths(axis)
         return jnp.repeat(jnp.repeat(keep, high, axis=0), wide, axis=1)
+
+    def _lengths(self, axis: int) -> tuple[int, int]:
+        """The block's rows and columns."""
+        return self.shape if axis % 2 == 0 else (self.shape[1], self.shape[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +210,9 @@ class Channel:
     def check(self, shape: tuple[int, ...], axis: int) -> None:
         """Accepts every shape."""
 
-    def mask(self, scores: Float[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+    def mask(
+        self, scores: Float[Array, "*dims"], axis: int, progress: Share = 1.0
+    ) -> Bool[Array, "*dims"]:
         """Marks the positions of `axis` whose scores, summed over the other axes, are highest.
 
         Example:
@@ -177,10 +220,17 @@ class Channel:
             Array([[False, False],
                    [ True,  True]], dtype=bool)
         """
-        rows = jnp.moveaxis(scores, axis, 0)
-        keep = _keep_highest(rows.reshape(rows.shape[0], -1).sum(axis=1), self.sparsity)
-        spread = keep.reshape(-1, *[1] * (scores.ndim - 1))
-        return jnp.moveaxis(jnp.broadcast_to(spread, rows.shape), 0, axis)
+        keep = _keep_highest(self.pool(scores, axis), self.sparsity, progress)
+        return jnp.broadcast_to(self.spread(keep, axis), scores.shape)
+
+    def pool(self, scores: Float[Array, "*dims"], axis: int) -> Float[Array, "*dims"]:
+        """The sum of each input; the other axes have length 1."""
+        others = tuple(i for i in range(scores.ndim) if i != axis % scores.ndim)
+        return scores.sum(axis=others, keepdims=True)
+
+    def spread(self, keep: Bool[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
+        """What is kept of the inputs, to be broadcast over the other axes."""
+        return keep
 
 
 Pattern: TypeAlias = NM | Unstructured | Block | Channel
@@ -196,7 +246,7 @@ def _percent(sparsity: float) -> str:
     return f"{100 * sparsity:g}%"
 
 
-def _pruned_count(sparsity: float, size: int) -> int:
+def pruned_count(sparsity: float, size: int) -> int:
     """`floor(sparsity * size)`, exact for every ratio of integers up to 10^7."""
     return math.floor(Fraction(float(sparsity)).limit_denominator(10**9) * size)
 
@@ -205,11 +255,17 @@ def _nan_highest(scores: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
     return jnp.where(jnp.isnan(scores), jnp.inf, scores)
 
 
-def _keep_highest(scores: Float[Array, " size"], sparsity: float) -> Bool[Array, " size"]:
-    """Marks all but the `floor(sparsity * size)` lowest, ties to the lower index."""
-    kept = scores.size - _pruned_count(sparsity, scores.size)
-    bits = score_bits(_nan_highest(scores))
-    lowest = lowest_of_highest(bits, kept)
-    above, tied = bits > lowest, bits == lowest
-    room = kept - jnp.sum(above, dtype=jnp.int32)
-    return above | (tied & (jnp.cumsum(tied, dtype=jnp.int32) <= room))
+def _share(progress: Share, final: int) -> int | Int[Array, ""]:
+    """`round(progress * final)`, and exactly `final` from progress 1 on, whatever float32 says."""
+    if isinstance(progress, int | float):
+        return round(min(max(progress, 0), 1) * final)
+    part = jnp.round(jnp.clip(progress, 0, 1) * final).astype(jnp.int32)
+    return jnp.where(progress >= 1, final, part)
+
+
+def _keep_highest(
+    scores: Float[Array, "*dims"], sparsity: float, progress: Share
+) -> Bool[Array, "*dims"]:
+    """Marks all but the `floor(sparsity * size)` lowest, or a share; ties to the lower index."""
+    kept = scores.size - _share(progress, pruned_count(sparsity, scores.size))
+    return keep_highest(score_bits(_nan_highest(scores)), kept)

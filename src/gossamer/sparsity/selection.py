@@ -1,8 +1,13 @@
-"""The n highest of many scores without sorting them."""
+"""The n highest of many scores without sorting them.
+
+Only comparisons are summed, so arrays may be sharded: what devices exchange are counts.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 def score_bits(scores: Float[Array, "*dims"]) -> UInt32[Array, "*dims"]:
@@ -19,22 +24,72 @@ def score_bits(scores: Float[Array, "*dims"]) -> UInt32[Array, "*dims"]:
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 
-def lowest_of_highest(bits: UInt32[Array, "*dims"], count: int) -> UInt32[Array, ""]:
+def lowest_of_highest(
+    bits: UInt32[Array, "*dims"] | Sequence[UInt32[Array, "..."]], count: int | Int[Array, ""]
+) -> UInt32[Array, ""]:
     """The lowest of the `count` highest numbers.
 
     It is found bit by bit: 10 ms for 576 x 1536 numbers on a CPU, where a stable sort takes 255.
 
     Args:
-        bits: what `score_bits` makes of scores.
-        count: 1 to the number of them.
+        bits: what `score_bits` makes of scores; several arrays count as one.
+        count: 1 to the number of them; 0 gives the highest number there is.
 
     Example:
         >>> int(lowest_of_highest(jnp.array([3, 9, 5], jnp.uint32), 2))
         5
     """
+    arrays = [bits] if isinstance(bits, jax.Array) else list(bits)
 
     def lower_bit(place: Int[Array, ""], found: UInt32[Array, ""]) -> UInt32[Array, ""]:
         higher = found | (jnp.uint32(1) << (31 - place).astype(jnp.uint32))
-        return jnp.where(jnp.sum(bits >= higher, dtype=jnp.int32) >= count, higher, found)
+        above = sum(jnp.sum(array >= higher, dtype=jnp.int32) for array in arrays)
+        return jnp.where(above >= count, higher, found)
 
     return jax.lax.fori_loop(0, 32, lower_bit, jnp.uint32(0))
+
+
+def keep_highest(bits: UInt32[Array, "*dims"], count: int | Int[Array, ""]) -> Bool[Array, "*dims"]:
+    """Marks the `count` highest numbers, ties to the lower index in row-major order.
+
+    Args:
+        bits: what `score_bits` makes of scores.
+        count: 0 to the number of them; may be traced.
+
+    Example:
+        >>> keep_highest(jnp.array([3, 9, 5, 5], jnp.uint32), 2)
+        Array([False,  True,  True, False], dtype=bool)
+    """
+    return keep_highest_of_all({"": bits}, count)[""]
+
+
+def keep_highest_of_all(
+    bits: Mapping[str, UInt32[Array, "..."]], count: int | Int[Array, ""]
+) -> dict[str, Bool[Array, "..."]]:
+    """Marks the `count` highest numbers of many arrays, ties to the array that comes first.
+
+    Example:
+        >>> two = {"a": jnp.array([3, 9], jnp.uint32), "b": jnp.array([9, 1], jnp.uint32)}
+        >>> keep_highest_of_all(two, 2)["b"]
+        Array([ True, False], dtype=bool)
+    """
+    lowest = lowest_of_highest(list(bits.values()), count)
+    above = sum(jnp.sum(array > lowest, dtype=jnp.int32) for array in bits.values())
+    room, keep = count - above, {}
+    for name, array in bits.items():
+        tied = array == lowest
+        keep[name] = (array > lowest) | (tied & (_ordinal(tied) <= room))
+        room = room - jnp.sum(tied, dtype=jnp.int32)
+    return keep
+
+
+def _ordinal(marks: Bool[Array, "*dims"]) -> Int[Array, "*dims"]:
+    """Which mark this is, from 1, in row-major order; axis by axis, so that shards stay whole."""
+    if marks.ndim == 0:
+        return marks.astype(jnp.int32)
+    within = jnp.cumsum(marks, axis=-1, dtype=jnp.int32)
+    if marks.ndim == 1:
+        return within
+    totals = within[..., -1]
+    before = jnp.cumsum(totals.reshape(-1), dtype=jnp.int32).reshape(totals.shape) - totals
+    return within + before[..., None]
