@@ -44,7 +44,7 @@ def value_of(leaf: Any) -> Any:
     return leaf.get_value() if is_variable(leaf) else leaf
 
 
-def leaves_by_path(params: Any) -> dict[str, jax.Array | np.ndarray]:
+def leaves_by_path(params: Any) -> dict[str, Any]:
     """The value of every array leaf.
 
     Example:

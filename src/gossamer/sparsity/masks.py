@@ -1,9 +1,11 @@
 """Masks as values that know how they are stored: a byte or a bit a weight."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 
 
 @struct.dataclass
@@ -15,7 +17,7 @@ class Mask:
     axis is follows from the weight, so that a part of a mask fits the part of its weight.
 
     Attributes:
-        stored: `[*dims]`, or `[ceil(dims[0] / 8), *dims[1:]]` bytes.
+        stored: booleans `[*dims]`, or bytes `[ceil(dims[0] / 8), *dims[1:]]`, uint8.
         packed: whether it is stored in bits.
 
     Example:
@@ -24,7 +26,7 @@ class Mask:
         (Array([5], dtype=uint8), Array([ 1.,  0., inf], dtype=float32))
     """
 
-    stored: Bool[Array, "*dims"] | UInt8[Array, "*bytes"]
+    stored: Any  # also what stands for an array in a tree of shapes or shardings
     packed: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod

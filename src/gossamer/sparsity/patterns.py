@@ -223,7 +223,7 @@ class Channel:
         keep = _keep_highest(self.pool(scores, axis), self.sparsity, progress)
         return jnp.broadcast_to(self.spread(keep, axis), scores.shape)
 
-    def pool(self, scores: Float[Array, "*dims"], axis: int) -> Float[Array, "*dims"]:
+    def pool(self, scores: Float[Array, "*dims"], axis: int) -> Float[Array, "*units"]:
         """The sum of each input; the other axes have length 1."""
         others = tuple(i for i in range(scores.ndim) if i != axis % scores.ndim)
         return scores.sum(axis=others, keepdims=True)

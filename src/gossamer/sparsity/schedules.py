@@ -85,6 +85,10 @@ class Periodic(Schedule):
         return jnp.asarray(final, jnp.float32)
 
 
+ALWAYS = Periodic()
+"""The whole target at every step."""
+
+
 def once(step: int) -> Periodic:
     """One update, at this step.
 
@@ -167,7 +171,7 @@ class Exponential(_Ramp):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Staircase(_Ramp):
-    """`stairs` equal jumps: the first at `start`, the last at `stop`.
+    """`stairs` equal jumps, as far apart as can be: the first at `start`, the last at `stop`.
 
     Example:
         >>> stairs = Staircase(start=0, stop=90, stairs=4)
@@ -181,10 +185,22 @@ class Staircase(_Ramp):
         super().__post_init__()
         if self.stairs < 1:
             raise ValueError(f"Staircase needs at least one stair, got stairs={self.stairs}.")
+        if self.every != 1:
+            raise ValueError(
+                f"Staircase updates when a stair begins, so every={self.every} has no meaning."
+            )
 
     def due(self, step: Step) -> Bool[Array, ""] | bool:
         """Whether this is the first step of a stair."""
-        raise NotImplementedError
+        inside = (step >= self.start) & (step <= self.stop)  # pyright: ignore[reportOperatorIssue]
+        return inside & ((step == self.start) | (self._stair(step) != self._stair(step - 1)))
 
-    def _climb(self, u: Float[Array, ""]) -> Float[Array, ""]:
-        return (jnp.floor(u * (self.stairs - 1)) + 1) / self.stairs
+    def _stair(self, step: Step) -> Step:
+        """Which stair, from 0; in whole numbers, so that `due` and `sparsity` agree."""
+        assert self.stop is not None
+        return (step - self.start) * (self.stairs - 1) // max(self.stop - self.start, 1)
+
+    def sparsity(self, step: Step, final: float) -> Float[Array, ""]:
+        """`initial` before the window, `final` from its end on."""
+        climbed = (jnp.clip(jnp.asarray(self._stair(step)), -1, self.stairs - 1) + 1) / self.stairs
+        return self.initial + (final - self.initial) * jnp.where(step < self.start, 0, climbed)

@@ -6,14 +6,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.parameters import leaves_by_path, replace_leaves
 from gossamer.sparsity.masks import Mask
 from gossamer.sparsity.methods.method import Method, SparseState, Weights, no_flips
 from gossamer.sparsity.patterns import Pattern
-from gossamer.sparsity.schedules import Periodic, Schedule
+from gossamer.sparsity.schedules import ALWAYS, Periodic, Schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class DenseStorage(Method):
             its end masks go on changing at the same period.
     """
 
-    schedule: Schedule = Periodic()
+    schedule: Schedule = ALWAYS
 
     def factor(self, step: Int[Array, ""]) -> Float[Array, ""] | None:
         """What the forward pass leaves of a pruned weight, in [0, 1]; None is 0 at all steps."""
@@ -62,7 +61,10 @@ class DenseStorage(Method):
     ) -> tuple[Any, Any, SparseState]:
         """The masks of the weights as they are after these updates."""
         stored, changes = self.selected(params), leaves_by_path(updates)
-        new = {path: optax.apply_updates(weight, changes[path]) for path, weight in stored.items()}
+        new: Weights = {
+            path: jnp.asarray(weight + changes[path]).astype(weight.dtype)
+            for path, weight in stored.items()
+        }
 
         def change() -> SparseState:
             return self.change(state, new, self._new_masks(new, params, state.step))
@@ -70,7 +72,7 @@ class DenseStorage(Method):
         if self.schedule.start == 0 and self.schedule.every == 1:
             return updates, inner, change()
         due = jnp.asarray(self.due(state.step))
-        same = state.replace(flips=no_flips(state.masks))
+        same = dataclasses.replace(state, flips=no_flips(state.masks))
         return updates, inner, jax.lax.cond(due, change, lambda: same)
 
     def _new_masks(

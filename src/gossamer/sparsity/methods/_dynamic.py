@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.parameters import leaves_by_path, replace_leaves
-from gossamer.sparsity.methods.method import SparseState
+from gossamer.sparsity.methods.method import SparseState, no_flips
 from gossamer.sparsity.methods.static_random import StaticRandom
 from gossamer.sparsity.patterns import NM, Pattern, Unstructured
 from gossamer.sparsity.schedules import Schedule
@@ -23,7 +23,7 @@ class Dynamic(StaticRandom):
 
     Of every weight the fraction :math:`\frac{\alpha}{2} (1 + \cos \frac{\pi t}{T})` of what is kept
     is dropped, the smallest first, and as many places grow. They start at 0, with moments of 0;
-    what was dropped may grow again at once. N:M drops over the whole weight and grows within groups.
+    what was dropped may grow again at once. N:M drops over the whole weight and grows in groups.
 
     Attributes:
         schedule: when masks change; its `stop` is T.
@@ -70,7 +70,7 @@ class Dynamic(StaticRandom):
     def update(self, grads: Any, state: SparseState, params: Any) -> tuple[Any, SparseState]:
         """Gradients of what is kept."""
         grads, state = super().update(grads, state, params)
-        return grads, state.replace(flips={path: 0 * flips for path, flips in state.flips.items()})
+        return grads, dataclasses.replace(state, flips=no_flips(state.masks))
 
     def refresh(
         self,
@@ -92,7 +92,7 @@ class Dynamic(StaticRandom):
         grown = {path: mask & ~state.masks[path].keep(mask.shape) for path, mask in masks.items()}
         changed = self.change(state, weights, masks)
         if self.drive == "host":
-            changed = changed.replace(step=optax.safe_increment(state.step))
+            changed = dataclasses.replace(changed, step=optax.safe_increment(state.step))
         return reset(inner_state, grown, params, inner), changed
 
 
@@ -126,7 +126,7 @@ def reset(
     params: Any,
     inner: optax.GradientTransformation,
 ) -> Any:
-    """The optimizer's state with zeros where weights grew, in all that is shaped like parameters."""
+    """The optimizer's state with zeros where weights grew, in all that is shaped like weights."""
     places = replace_leaves(jax.tree.map(lambda _: jnp.zeros(0, bool), params), grown)
 
     def zero(leaf: Any, where: Any) -> Any:

@@ -74,7 +74,7 @@ class Pruner(Method):
         return grads, jax.lax.cond(
             jnp.asarray(self.schedule.due(state.step)),
             lambda: self.change(state, self.selected(params), self.new_masks(grads, state, params)),
-            lambda: state.replace(flips=no_flips(state.masks)),
+            lambda: dataclasses.replace(state, flips=no_flips(state.masks)),
         )
 
     def after(

@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ Params = TypeVar("Params")
 Weights = dict[str, Array]
 
 
+@runtime_checkable
 class Selected(Protocol):
     """A rule, as far as sparsity knows it."""
 
@@ -35,6 +36,7 @@ class Selected(Protocol):
         ...
 
 
+@runtime_checkable
 class Selection(Protocol):
     """What says which weights have which pattern: a `Recipe`."""
 
@@ -48,16 +50,17 @@ class SparseState:
     """What a method keeps between steps; part of the optimizer's state, and a pytree.
 
     Attributes:
-        step: optimizer steps done.
+        step: optimizer steps done, int32.
         masks: what is kept of each selected weight, by its path.
-        flips: how many weights the last change of masks kept or pruned anew, by path.
+        flips: how many weights the last step kept or pruned anew, int32, by path.
         memory: what the method needs beyond that.
         method: whose state it is.
     """
 
-    step: Int[Array, ""]
+    # Not typed further: a tree of shapes or of shardings has the same class.
+    step: Any
     masks: dict[str, Mask]
-    flips: dict[str, Int[Array, ""]]
+    flips: dict[str, Any]
     memory: Any
     method: "Method" = struct.field(pytree_node=False)
 
@@ -108,7 +111,8 @@ class Method:
         step = jnp.zeros((), jnp.int32)
         if not any(True for _ in array_leaves(params)):
             # optax asks with a placeholder which parts of the state are like parameters: none.
-            return SparseState(step=step, masks=0, flips=0, memory=0, method=self)  # pyright: ignore
+            nothing: Any = 0
+            return SparseState(step, masks=nothing, flips=nothing, memory=nothing, method=self)
         self._check(params)
         first = self.first_masks(params)
         return SparseState(
@@ -221,7 +225,7 @@ class Method:
                 updates, inner_state, sparse = run(*parts)
             else:
                 updates, inner_state, sparse = jax.lax.cond(skip, masks_alone, run, *parts)
-            sparse = sparse.replace(step=optax.safe_increment(sparse.step))
+            sparse = dataclasses.replace(sparse, step=optax.safe_increment(sparse.step))
             updates, inner_state, sparse = self.after(updates, inner_state, sparse, params)
             return updates, WrappedState(sparse, inner_state)
 
@@ -265,7 +269,7 @@ class Method:
         """The optimizer's state with these masks instead.
 
         Raises:
-            ValueError: a path is not selected, or a mask has another shape than the one it replaces.
+            ValueError: a path is not selected, or a mask has another shape than its weight.
         """
         mine = self.find(state)
         new = {path: Mask.of(jnp.asarray(keep), self.packed) for path, keep in masks.items()}
@@ -274,10 +278,10 @@ class Method:
         for path, mask in new.items():
             if mask.stored.shape != (want := mine.masks[path].stored.shape):
                 raise ValueError(
-                    f"The mask of {path} has shape {masks[path].shape}, stored {mask.stored.shape}; "
-                    f"{want} is needed."
+                    f"The mask of {path} has shape {masks[path].shape}; {want} is needed"
+                    f"{', after packing' if self.packed else ''}."
                 )
-        changed = mine.replace(masks={**mine.masks, **new})
+        changed = dataclasses.replace(mine, masks={**mine.masks, **new})
         is_sparse = lambda leaf: isinstance(leaf, SparseState)  # noqa: E731
         return jax.tree.map(
             lambda leaf: changed if leaf is mine else leaf, state, is_leaf=is_sparse
@@ -316,7 +320,7 @@ class Method:
             for path, mask in state.masks.items()
         }
         masks = {path: Mask.of(keep[path], self.packed) for path in state.masks}
-        return state.replace(masks=masks, flips=flips)
+        return dataclasses.replace(state, masks=masks, flips=flips)
 
     def _check(self, params: Any) -> None:
         """Raises ValueError for all that cannot be pruned; warns of embeddings."""
@@ -365,7 +369,7 @@ class Method:
         name = type(self).__name__
         if params is None:
             raise ValueError(
-                f"{name} needs the parameters: update(grads, state, params, weights=…)."
+                f"{name} needs the parameters: call update(grads, state, params, ...)."
             )
         advice = (
             "take gradients at `weights = method.weights(params, state)` and give them to "
@@ -389,6 +393,7 @@ class SparseOptimizer(optax.GradientTransformationExtraArgs):
     refresh: Callable[[Any, Any, Any], Any]
 
     def __new__(cls, init: Any, update: Any, refresh: Any) -> "SparseOptimizer":
+        """Three functions, of which optax knows the first two."""
         optimizer = super().__new__(cls, init, update)
         optimizer.refresh = refresh
         return optimizer

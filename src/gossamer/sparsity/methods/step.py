@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gossamer.parameters import leaves_by_path, replace_leaves
 from gossamer.sparsity.methods._dense import DenseStorage
@@ -18,29 +18,29 @@ class AutoSwitchMemory(NamedTuple):
     """What AutoSwitch remembers.
 
     Attributes:
-        changes: the last samples of the second moment's change, a ring of 1 / (1 - b2).
-        switched_at: steps done when masks began; -1 before.
+        changes: the last samples of the second moment's change, float32, a ring of 1 / (1 - b2).
+        switched_at: steps done when masks began, int32; -1 before.
         settled: whether the test chose that step, and not the latest step allowed.
     """
 
-    changes: Float[Array, " window"]
-    switched_at: Int[Array, ""]
-    settled: Bool[Array, ""]
+    changes: Any
+    switched_at: Any
+    settled: Any
 
 
 class FreezingAdamState(NamedTuple):
     """Adam's state, the step at which second moments froze, and how much they changed last."""
 
-    count: Int[Array, ""]
+    count: Any  # pyright: ignore[reportIncompatibleMethodOverride]
     mu: Any
     nu: Any
-    frozen_at: Int[Array, ""]
+    frozen_at: Any
     change: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class STEP(DenseStorage):
-    r"""Adam on the dense model first; then masks, with Adam's second moment of pruned weights frozen.
+    r"""Adam on the dense model first; then masks, with the second moment of their weights frozen.
 
     From the switch on gradients at the masked weights go straight through, and the step of a
     selected weight is :math:`\hat m / \sqrt{\hat v_{t_0} + \epsilon}`, with the bias of v corrected
@@ -54,15 +54,15 @@ class STEP(DenseStorage):
     Attributes:
         earliest: T_min in steps; the paper has 10 % of the run.
         latest: T_max in steps; the paper has 50 % of the run.
-        change_mean: how the change is averaged over weights. A single weight whose v did not change at
-            all makes the geometric mean 0.
+        change_mean: how the change is averaged over weights. A single one whose v did not change
+            at all makes the geometric mean 0.
         b1: of Adam.
         b2: of Adam.
         eps: of Adam, and the threshold.
 
     Source: Lu et al. 2023, arXiv 2302.01172, with details from huyz2023/2by4-pretrain: whether the
-    authors freeze v for all weights is not known here. eps is inside the root from the switch on, as
-    the paper has it: a weight whose v was 0 could take any step otherwise.
+    authors freeze v for all weights is not known here. From the switch on eps is inside the root as
+    in the paper: a weight whose v was 0 could take any step otherwise.
     """
 
     earliest: int
@@ -98,7 +98,7 @@ class STEP(DenseStorage):
         wrapped = super().wrap(inner)
 
         def init(params: Any) -> Any:
-            state = wrapped.init(params)
+            state: Any = wrapped.init(params)
             if _adam(state.inner) is None:
                 raise ValueError(
                     "STEP freezes Adam's second moment, and there is none of its kind inside: use "
@@ -136,7 +136,7 @@ class STEP(DenseStorage):
         adam = _adam(inner)
         assert adam is not None
         memory = self._test(state, leaves_by_path(adam.change), self.selected(params))
-        state = state.replace(memory=memory)
+        state = dataclasses.replace(state, memory=memory)
         learned = super().after(updates, inner, state, params)[2]
         # Chosen, not branched: a branch would cost more than the comparison of pairs that it saves.
         on = memory.switched_at >= 0
@@ -173,49 +173,39 @@ def _freezing_adam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
     """Adam as optax has it, until some second moments are frozen."""
 
     def init(params: Any) -> FreezingAdamState:
-        zeros = optax.tree_utils.tree_zeros_like(params)
+        nothing = jnp.zeros((), jnp.int32)
+        mu, nu = (optax.tree_utils.tree_zeros_like(params) for _ in range(2))
         return FreezingAdamState(
-            jnp.zeros((), jnp.int32),
-            zeros,
-            optax.tree_utils.tree_zeros_like(params),
-            jnp.zeros((), jnp.int32),
-            jax.tree.map(lambda _: jnp.zeros(2), params),
+            nothing, mu, nu, nothing, jax.tree.map(lambda _: jnp.zeros(2), params)
         )
 
     def update(
-        grads: Any,
-        state: FreezingAdamState,
-        params: Any = None,
-        *,
-        freeze: Any = None,
-        **extra: Any,
+        updates: Any, state: Any, params: Any = None, *, freeze: Any = None, **extra: Any
     ) -> tuple[Any, FreezingAdamState]:
         del params, extra
-        freeze = freeze or {}
-        count = optax.safe_increment(state.count)
-        frozen = next(iter(freeze.values()), jnp.zeros((), jnp.bool_))
-        frozen_at = jnp.where(frozen, state.frozen_at, count)
-        mu = optax.tree_utils.tree_update_moment(grads, state.mu, b1, 1)
-        free = optax.tree_utils.tree_update_moment_per_elem_norm(grads, state.nu, b2, 2)
+        flags: dict[str, Array] = freeze or {}
+        never = jnp.zeros((), jnp.bool_)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        frozen_at = jnp.where(next(iter(flags.values()), never), state.frozen_at, count)
+        mu = optax.tree_utils.tree_update_moment(updates, state.mu, b1, 1)
+        free = optax.tree_utils.tree_update_moment_per_elem_norm(updates, state.nu, b2, 2)
         old, new = leaves_by_path(state.nu), leaves_by_path(free)
-        nu = replace_leaves(free, {p: jnp.where(on, old[p], new[p]) for p, on in freeze.items()})
-        late = {path: (on, frozen_at) for path, on in freeze.items()}
+        nu = replace_leaves(free, {p: jnp.where(on, old[p], new[p]) for p, on in flags.items()})
+        means = leaves_by_path(optax.tree_utils.tree_bias_correction(mu, b1, count))
         steps = {}
-        for path, mean in leaves_by_path(mu).items():
-            on, at = late.get(path, (jnp.zeros((), jnp.bool_), count))
-            steps[path] = _step(mean, leaves_by_path(nu)[path], count, at, on, b1, b2, eps)
+        for path, square in leaves_by_path(nu).items():
+            on = flags.get(path, never)
+            since = jnp.where(on, frozen_at, count)
+            unbiased = optax.tree_utils.tree_bias_correction(square, b2, since)
+            steps[path] = _step(means[path], unbiased, on, eps)
         change = jax.tree.map(_change, nu, state.nu)
         return replace_leaves(mu, steps), FreezingAdamState(count, mu, nu, frozen_at, change)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _step(
-    mean: Array, square: Array, count: Array, at: Array, on: Array, b1: float, b2: float, eps: float
-) -> Array:
-    """Adam's step for one weight; with eps inside the root, and the bias of v where it froze."""
-    mean = mean / (1 - b1**count)
-    square = square / (1 - b2 ** jnp.where(on, at, count))
+def _step(mean: Array, square: Array, on: Array, eps: float) -> Array:
+    """Adam's step of moments without bias; eps is inside the root where v is frozen."""
     size = jnp.where(on, jnp.sqrt(square + eps), jnp.sqrt(square) + eps)
     return (mean / size).astype(mean.dtype)
 
