@@ -1,0 +1,58 @@
+"""JaxPruner as the peer of our sparse training, mended where today's JAX has left it behind.
+
+It is no dependency: install it from its repository into a scratch environment, beside gossamer.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import optax
+
+
+def load() -> Any:
+    """JaxPruner, with the alias that JAX has removed; weights without a mask are told by None."""
+    if not hasattr(jax, "tree_map"):
+        jax.tree_map = functools.partial(jax.tree.map, is_leaf=lambda leaf: leaf is None)
+    import jaxpruner
+
+    return jaxpruner
+
+
+def updater(
+    algorithm: str, sparsity: float, kind: str | None, frequency: int, stop: int, drop: float
+) -> Any:
+    """One of its algorithms, sparse in the weights of two axes or more."""
+    import ml_collections
+
+    config = ml_collections.ConfigDict()
+    config.algorithm, config.sparsity, config.dist_type = algorithm, sparsity, "uniform"
+    if kind is not None:
+        config.sparsity_type = kind
+    config.update_freq, config.update_start_step, config.update_end_step = frequency, 0, stop
+    config.drop_fraction = drop
+    return load().create_updater_from_config(config)
+
+
+def random_scores(params: Any, key: jax.Array) -> Any:
+    """What it draws for every leaf, so that ours can be given the same numbers."""
+    from jaxpruner.algorithms import pruners
+
+    return pruners.generate_random_scores(params, key)
+
+
+def step(updater: Any, inner: optax.GradientTransformation, loss: Any) -> Any:
+    """A training step with its two hooks."""
+    wrapped = updater.wrap_optax(inner)
+
+    def run(params: Any, state: Any, *batch: jax.Array) -> tuple[Any, Any, Any]:
+        seen = updater.pre_forward_update(params, state)
+        grads = jax.grad(loss)(seen, *batch)
+        updates, state = wrapped.update(grads, state, params)
+        return (
+            updater.post_gradient_update(optax.apply_updates(params, updates), state),
+            state,
+            seen,
+        )
+
+    return wrapped.init, run
