@@ -1,7 +1,8 @@
 """Settings as plain data: frozen dataclasses from and to what YAML and JSON hold.
 
-A dataclass is a mapping with its field names. Where a field takes one of several classes the mapping
-has a `type`, such as `{type: NM, n: 2, m: 4}`. All faults of a file are collected, none is repaired.
+A dataclass is a mapping with its field names. Where a field takes one of several classes the
+mapping has a `type`, such as `{type: NM, n: 2, m: 4}`. All faults of a file are collected, none is
+repaired.
 """
 
 import dataclasses

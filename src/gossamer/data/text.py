@@ -121,7 +121,7 @@ def builtin_text(part: Literal["calibration", "evaluation"]) -> str:
 
 
 def python_sources() -> str:
-    """The modules of this Python's standard library one after the other, in the order of their paths.
+    """The modules of this Python's standard library, in the order of their paths.
 
     Without its tests, which not every installation has, and without installed packages. The text
     differs between versions of Python, so figures compare within one version only.

@@ -12,7 +12,7 @@ import jax
 from gossamer.training.config import RESUMABLE, TrainingConfig, differences
 
 if TYPE_CHECKING:
-    import orbax.checkpoint as ocp
+    from orbax.checkpoint import CheckpointManager
 
 State = TypeVar("State")
 
@@ -29,7 +29,7 @@ class Checkpoints:
     def __init__(self, folder: Path | None, config: TrainingConfig, *, keep: int = 2) -> None:
         self._settings = config.to_dict()
         self._folder = folder
-        self._manager: ocp.CheckpointManager | None = None
+        self._manager: CheckpointManager | None = None
         if folder is None:
             return
         import orbax.checkpoint as ocp  # a second, which those who only wrap weights are spared

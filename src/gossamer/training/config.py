@@ -156,9 +156,7 @@ class TrainingConfig:
                 "positions"
             )
         if self.optimizer.warmup >= max(self.steps, 1):
-            faults.append(
-                f"a warm-up of {self.optimizer.warmup} steps leaves none of {self.steps}"
-            )
+            faults.append(f"a warm-up of {self.optimizer.warmup} steps leaves none of {self.steps}")
         if self.precision == "bfloat16" and self.quantization is not None:
             faults.append("quantized products are in float32: precision bfloat16 is without them")
         if getattr(self.method, "drive", "step") != "step":

@@ -51,7 +51,7 @@ def train(
     resume: bool = False,
     corpus: Corpus | None = None,
     params: Mapping[str, Any] | None = None,
-    advance: Callable[[], None] = lambda: None,
+    progress: Callable[[str, int], Callable[[], None]] = lambda name, steps: lambda: None,
 ) -> Trained:
     """Trains a model of ours.
 
@@ -64,7 +64,8 @@ def train(
         resume: goes on from the latest checkpoint in `folder`, or begins if there is none.
         corpus: a text that is read already; None reads the config's.
         params: weights to begin with, by path; None draws them from the seed.
-        advance: called after each step, for a progress bar.
+        progress: called with a name and how many steps there are; what it returns is called after
+            each step.
 
     Raises:
         ValueError: the text or the devices do not do, the folder holds a run and is not to be
@@ -94,7 +95,8 @@ def train(
         writer = MetricsWriter(folder if jax.process_index() == 0 else None, step=done or 0)
         run = _Run(config, step, batches, corpus, checkpoints, writer)
         try:
-            return run.go(state, done or 0, advance)
+            done = done or 0
+            return run.go(state, done, progress("training", config.steps - done))
         finally:
             writer.close()
     finally:

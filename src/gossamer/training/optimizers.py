@@ -66,8 +66,9 @@ class Optimizer:
         """The learning rate at a step of a run of `steps`.
 
         Example:
-            >>> [round(float(AdamW(learning_rate=0.4, warmup=2).rate(i, 6)), 3) for i in (0, 1, 2, 4)]
-            [0.0, 0.2, 0.4, 0.2]
+            >>> optimizer = AdamW(learning_rate=0.4, warmup=2)
+            >>> print(*(round(float(optimizer.rate(step, 6)), 3) for step in (0, 1, 2, 4)))
+            0.0 0.2 0.4 0.2
         """
         climb = optax.linear_schedule(0.0 if self.warmup else 1.0, 1.0, max(self.warmup, 1))
         rest = max(steps - self.warmup, 1)
@@ -97,9 +98,9 @@ class AdamW(Optimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adafactor(Optimizer):
-    """Second moments as a row and a column of each matrix, updates clipped to a root mean square of 1.
+    """Second moments as a row and a column of each matrix.
 
-    Without relative step sizes and without a first moment.
+    Updates are clipped to a root mean square of 1. Without relative step sizes and without a first moment.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, by optax.
 
@@ -180,7 +181,7 @@ def is_decayed(path: str, leaf: Any) -> bool:
 
     Example:
         >>> kernel = jnp.ones((2, 2))
-        >>> is_decayed("layers.0.mlp.up_proj.kernel", kernel), is_decayed("embedding.kernel", kernel)
+        >>> is_decayed("output.kernel", kernel), is_decayed("embedding.kernel", kernel)
         (True, False)
     """
     return leaf.ndim >= 2 and path.split(".")[0] not in ("embedding", "positions")
@@ -194,8 +195,8 @@ def _rule(optimizer: Optimizer, method: Method | None) -> optax.GradientTransfor
     got = (optimizer.b1, optimizer.b2, optimizer.eps) if isinstance(optimizer, AdamW) else None
     if got != wanted:
         raise ValueError(
-            f"STEP freezes the second moment of Adam with b1, b2, eps = {wanted}, and the optimizer "
-            f"is {type(optimizer).__name__} with {got}; use AdamW with the same."
+            f"STEP freezes the second moment of Adam with b1, b2, eps = {wanted}, and the "
+            f"optimizer is {type(optimizer).__name__} with {got}; use AdamW with the same."
         )
     return method.scale_by_adam()
 

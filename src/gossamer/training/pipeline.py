@@ -17,7 +17,7 @@ from gossamer.data import Tokenizer, python_sources, read_text
 from gossamer.training.config import DataConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    import grain
+    from grain import DatasetIterator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Batches(Iterator[Int[np.ndarray, "rows length"]]):
         mine = shuffled[process::processes].batch(batch // processes)
         # A window is a slice of memory: threads that read ahead would cost more than they hide.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        self._iterator: grain.DatasetIterator[Any] = iter(mine.to_iter_dataset(options))
+        self._iterator: DatasetIterator[Any] = iter(mine.to_iter_dataset(options))
 
     def __next__(self) -> Int[np.ndarray, "rows length"]:
         return next(self._iterator)

@@ -48,8 +48,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
         )
     if jax.process_count() > 1 and size < len(devices):
         raise ValueError(
-            f"Several processes use all of their {len(devices)} devices, and the mesh of data={data} "
-            f"and fsdp={config.fsdp} has {size}; leave data out."
+            f"Several processes use all of their {len(devices)} devices, and the mesh of "
+            f"data={data} and fsdp={config.fsdp} has {size}; leave data out."
         )
     return Mesh(np.asarray(devices[:size]).reshape(data, config.fsdp), ("data", "fsdp"))
 
@@ -59,8 +59,8 @@ def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
     if (batch // accumulate) % mesh.size:
         parts = f" in {accumulate} parts" if accumulate > 1 else ""
         raise ValueError(
-            f"A batch of {batch}{parts} does not divide among {mesh.size} devices: take a multiple, "
-            "or fewer devices in `mesh`."
+            f"A batch of {batch}{parts} does not divide among {mesh.size} devices: take a "
+            "multiple, or fewer devices in `mesh`."
         )
 
 

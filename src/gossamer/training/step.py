@@ -56,9 +56,7 @@ class Step:
         self._order: list[str] = []
         self.shapes = jax.eval_shape(self._init)
         self.shardings = state_shardings(mesh, self.shapes)
-        self._compiled = jax.jit(
-            self._step, donate_argnums=0, out_shardings=(self.shardings, None)
-        )
+        self._compiled = jax.jit(self._step, donate_argnums=0, out_shardings=(self.shardings, None))
         self._losses = jax.jit(self._evaluate)
 
     def init(self, params: Mapping[str, Any] | None = None) -> TrainState:
@@ -72,7 +70,9 @@ class Step:
         wanted = {path: leaf.shape for path, leaf in self.shapes.params.items()}
         given = {path: tuple(leaf.shape) for path, leaf in params.items()}
         if given != wanted:
-            wrong = sorted(path for path in {*given, *wanted} if given.get(path) != wanted.get(path))
+            wrong = sorted(
+                path for path in {*given, *wanted} if given.get(path) != wanted.get(path)
+            )
             raise ValueError(f"Parameters are not those of the model: {wrong[:6]} differ or lack.")
         floats = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in params.items()}
         return jax.jit(self._with_params, out_shardings=self.shardings)(floats)
