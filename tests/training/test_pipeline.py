@@ -50,11 +50,11 @@ def test_bytes_are_what_the_tokenizer_gives(tmp_path):
     assert list(tokens) == Tokenizer.of_bytes().encode(text)
     assert Tokenizer.of_bytes().decode(tokens) == text
     assert len(read.held_out) == int(len(tokens) * 0.1)
-    with pytest.raises(ValueError, match="no tokenizer.json in .*; name a model's folder"):
+    with pytest.raises(ValueError, match=r"no tokenizer.json in .*; name a model's folder"):
         Corpus.read(DataConfig(text=str(file), tokenizer=str(tmp_path)))
 
 
 def test_a_text_that_is_too_short_is_refused():
     short = Corpus(learned=TOKENS[:10], held_out=TOKENS[:3], tokenizer=corpus().tokenizer)
-    with pytest.raises(ValueError, match="learn from has 10 tokens, .* of 17; .*held out has 3"):
+    with pytest.raises(ValueError, match=r"learn from has 10 tokens, .* of 17; .*held out has 3"):
         short.check(run())

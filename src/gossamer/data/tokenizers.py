@@ -126,8 +126,8 @@ class Tokenizer:
         """The bytes of UTF-8 as tokens, a byte's value being its id; no special tokens.
 
         Example:
-            >>> Tokenizer.of_bytes().encode("né")
-            [110, 195, 169]
+            >>> print(*Tokenizer.of_bytes().encode("né"))
+            110 195 169
         """
         vocabulary = vocabularies.Vocabulary(tokens=vocabularies.byte_letters())
         backend = vocabularies.byte_level_bpe(vocabulary, [], "gpt-2")

@@ -220,8 +220,8 @@ def differences(
     """The fields in which two runs' plain data differ, each with both values.
 
     Example:
-        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
-        ['a.b: 1, not 3']
+        >>> print(*differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}))
+        a.b: 1, not 3
     """
     found = []
     for name in dict.fromkeys((*stored, *wanted)):

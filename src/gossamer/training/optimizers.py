@@ -100,7 +100,8 @@ class AdamW(Optimizer):
 class Adafactor(Optimizer):
     """Second moments as a row and a column of each matrix.
 
-    Updates are clipped to a root mean square of 1. Without relative step sizes and without a first moment.
+    Updates are clipped to a root mean square of 1; there are no relative step sizes, and there is no
+    first moment.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, by optax.
 
