@@ -100,8 +100,8 @@ class AdamW(Optimizer):
 class Adafactor(Optimizer):
     """Second moments as a row and a column of each matrix.
 
-    Updates are clipped to a root mean square of 1; there are no relative step sizes, and there is no
-    first moment.
+    Updates are clipped to a root mean square of 1; steps are not relative, and there is no first
+    moment.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, by optax.
 
