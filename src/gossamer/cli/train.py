@@ -66,7 +66,8 @@ class Train(Command):
     def _check(self) -> None:
         if self.out is None:
             raise WrongUseError("Training needs --out, a folder for the run.")
-        if self.out.exists() and not self.resume:
+        # Of several processes one looks: the others may find what it made.
+        if self.process == 0 and self.out.exists() and not self.resume:
             raise WrongUseError(
                 f"The folder {self.out} exists: --resume goes on with the run in it; or choose "
                 "another."

@@ -11,6 +11,7 @@ reproduce; its formula for training was not found, and this one is ours.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -46,8 +47,8 @@ def products_flops(shapes: Mapping[str, tuple[int, int]], densities: Densities) 
         >>> products_flops({"a": (4, 8), "b": (8, 4)}, {"a": 0.5})
         96.0
     """
-    return sum(
-        2.0 * rows * columns * densities.get(path, 1.0) for path, (rows, columns) in shapes.items()
+    return math.fsum(
+        2 * rows * columns * densities.get(path, 1.0) for path, (rows, columns) in shapes.items()
     )
 
 

@@ -41,7 +41,7 @@ class Trained:
     state: TrainState
     evaluation: float
     skipped: int
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
 
 
 def train(
@@ -118,7 +118,7 @@ class _Run:
         self.config, self.step, self.batches = config, step, batches
         self.held_out = corpus.evaluation(config.context, config.evaluation_windows)
         self.checkpoints, self.writer = checkpoints, writer
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, int | float]] = []
         self.began = (0.0, 0)  # when, and at which step, the last line of metrics was written
         tokens = config.batch * config.context
         self.flops = 3 * tokens * model_flops(config.model, config.context) / config.context
@@ -146,11 +146,12 @@ class _Run:
         if waiting is not None:
             self._note(*waiting)
         if evaluation is None:
-            evaluation = self._evaluate(state, config.steps)
+            # A finished run that is resumed has its line already.
+            evaluation = self._evaluate(state, config.steps, write=done < config.steps)
         self.checkpoints.save(config.steps, state, self.batches.get_state())
         return Trained(
             params=state.params,
-            weights=self.step.weights(state),
+            weights=self.step.gathered(state),
             state=state,
             evaluation=evaluation,
             skipped=int(state.skipped),
@@ -183,14 +184,15 @@ class _Run:
         self.history.append({"step": step, **values})
         self.writer.write(step, values)
 
-    def _evaluate(self, state: TrainState, step: int) -> float:
+    def _evaluate(self, state: TrainState, step: int, *, write: bool = True) -> float:
         """The mean loss on what is held out, with the weights that the model runs with."""
         losses = [
             np.asarray(self.step.losses(state, tokens))[:count]
             for tokens, count in self._evaluation_batches()
         ]
         loss = float(np.concatenate(losses).astype(np.float64).mean())
-        self.writer.write(step, {"evaluation_loss": loss, "bits_per_token": loss / math.log(2)})
+        if write:
+            self.writer.write(step, {"evaluation_loss": loss, "bits_per_token": loss / math.log(2)})
         return loss
 
     def _evaluation_batches(self) -> Iterator[tuple[Int[Array, "batch length"], int]]:

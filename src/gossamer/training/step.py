@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from gossamer.models import model_class
@@ -57,7 +58,9 @@ class Step:
         self.shapes = jax.eval_shape(self._init)
         self.shardings = state_shardings(mesh, self.shapes)
         self._compiled = jax.jit(self._step, donate_argnums=0, out_shardings=(self.shardings, None))
-        self._losses = jax.jit(self._evaluate)
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._losses = jax.jit(self._evaluate, out_shardings=everywhere)
+        self._gathered = jax.jit(self.weights, out_shardings=everywhere)
 
     def init(self, params: Mapping[str, Any] | None = None) -> TrainState:
         """The state before the first step, of fresh weights or of these.
@@ -74,7 +77,7 @@ class Step:
                 path for path in {*given, *wanted} if given.get(path) != wanted.get(path)
             )
             raise ValueError(f"Parameters are not those of the model: {wrong[:6]} differ or lack.")
-        floats = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in params.items()}
+        floats = {path: np.asarray(leaf, np.float32) for path, leaf in params.items()}
         return jax.jit(self._with_params, out_shardings=self.shardings)(floats)
 
     def abstract(self) -> TrainState:
@@ -102,6 +105,10 @@ class Step:
         if self.config.method is None:
             return state.params
         return self.config.method.weights(state.params, state.optimizer)
+
+    def gathered(self, state: TrainState) -> Params:
+        """The same, whole on every device and in every process: for saving."""
+        return self._gathered(state)
 
     def _init(self) -> TrainState:
         config = self.config
