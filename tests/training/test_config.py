@@ -74,6 +74,7 @@ FAULTS = {
     "no_steps": ({"steps": 0, "log_every": 0}, "steps must be 1 or more, got 0; log_every must"),
     "uneven_parts": ({"accumulate": 3}, "a batch of 4 is not cut in 3 equal parts"),
     "too_long": ({"context": 64}, "a context of 64 is more than the model's 32 positions"),
+    "no_peak": ({"peak_flops": 0.0}, "peak_flops must be above 0, got 0.0"),
     "all_warm_up": ({"steps": 2}, "a warm-up of 2 steps leaves none of 2"),
     "bfloat16_and_integers": (
         {"precision": "bfloat16", "quantization": QuantizationConfig(recipe=RECIPE)},

@@ -117,6 +117,8 @@ class TrainingConfig:
         evaluate_every: steps from one evaluation to the next; None evaluates at the end only.
         evaluation_windows: sequences held out that are evaluated; None takes all.
         mesh: how devices share the work.
+        peak_flops: what all devices together could do, in FLOPs a second; with it the metrics have
+            the model-FLOPs utilization.
 
     Raises:
         ValueError: with all faults, those of methods and recipes on this model included.
@@ -139,6 +141,7 @@ class TrainingConfig:
     evaluate_every: int | None = None
     evaluation_windows: int | None = 256
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    peak_flops: float | None = None
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch", "context", "accumulate", "checkpoint_every", "log_every")
@@ -148,6 +151,8 @@ class TrainingConfig:
             for name in (*counts, *optional)
             if (value := getattr(self, name)) is not None and value < 1
         ]
+        if self.peak_flops is not None and not self.peak_flops > 0:
+            faults.append(f"peak_flops must be above 0, got {self.peak_flops}")
         if self.accumulate > 0 and self.batch % self.accumulate:
             faults.append(f"a batch of {self.batch} is not cut in {self.accumulate} equal parts")
         if self.context > self.model.max_positions:
@@ -208,7 +213,10 @@ class TrainingConfig:
 
 
 RESUMABLE = frozenset(
-    {"checkpoint_every", "log_every", "evaluate_every", "evaluation_windows", "mesh", "on_nan"}
+    {
+        *("checkpoint_every", "log_every", "evaluate_every", "evaluation_windows"),
+        *("mesh", "on_nan", "peak_flops"),
+    }
 )
 """Fields that may be others when a run is resumed: they change no weight, but for `mesh`, by the
 order in which floats are summed."""

@@ -19,7 +19,7 @@ from gossamer.training.pipeline import Batches, Corpus
 from gossamer.training.sharding import check_batch, make_mesh, put_batch
 from gossamer.training.step import Params, Step, TrainState
 
-TIMES = ("seconds", "tokens_per_second", "flops_per_second")
+TIMES = ("seconds", "tokens_per_second", "flops_per_second", "utilization")
 """Metrics that differ between two runs of the same settings; all others are equal."""
 
 
@@ -120,8 +120,7 @@ class _Run:
         self.checkpoints, self.writer = checkpoints, writer
         self.history: list[dict[str, int | float]] = []
         self.began = (0.0, 0)  # when, and at which step, the last line of metrics was written
-        tokens = config.batch * config.context
-        self.flops = 3 * tokens * model_flops(config.model, config.context) / config.context
+        self.flops = 3 * config.batch * model_flops(config.model, config.context)
 
     def go(self, state: TrainState, done: int, advance: Callable[[], None]) -> Trained:
         """Does what is left of the steps."""
@@ -181,6 +180,8 @@ class _Run:
         values["seconds"] = (now - then) / (step - before)
         values["tokens_per_second"] = rate * config.batch * config.context
         values["flops_per_second"] = rate * self.flops
+        if config.peak_flops is not None:
+            values["utilization"] = rate * self.flops / config.peak_flops
         self.history.append({"step": step, **values})
         self.writer.write(step, values)
 
