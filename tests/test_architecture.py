@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "src" / "gossamer"
 
 # From the lowest up, as docs/architecture.md draws them; parts of one row do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("weights", "plots", "parameters"),
+    ("weights", "plots", "parameters", "plain"),
     ("sparsity", "quantization"),
     ("recipe",),
     ("kernels",),

@@ -7,13 +7,12 @@ whole path wins; what no rule matches is left alone and reported.
 import dataclasses
 import pathlib
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
+from gossamer import plain
 from gossamer.quantization import (
     HBFP,
     MX,
@@ -29,7 +28,8 @@ from gossamer.sparsity import NM, Block, Channel, Pattern, Unstructured
 
 _PATTERNS = (NM, Unstructured, Block, Channel)
 _FORMATS = (Int, HBFP, MX, Float8, NVFP4, Codebook)
-_VALUES: dict[str, type] = {cls.__name__: cls for cls in (*_PATTERNS, *_FORMATS, ClipSearch)}
+KINDS: dict[str, type] = {cls.__name__: cls for cls in (*_PATTERNS, *_FORMATS, ClipSearch)}
+"""What a `type` in a recipe's plain data may name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,10 +126,10 @@ class Recipe:
             ValueError: no mapping, an unknown or missing field or a bad value; all faults are
                 listed.
         """
-        faults: list[str] = []
-        recipe = _build(cls, data, "recipe", faults)
-        if faults:
-            raise ValueError("The recipe is not valid: " + "; ".join(faults) + ".")
+        reader = plain.Reader(KINDS)
+        recipe = reader.build(cls, data, "recipe")
+        if reader.faults:
+            raise ValueError("The recipe is not valid: " + "; ".join(reader.faults) + ".")
         return recipe
 
     @classmethod
@@ -170,17 +170,7 @@ def to_plain(value: Any) -> Any:
         >>> to_plain(Int(4, group=64))
         {'type': 'Int', 'bits': 4, 'group': 64}
     """
-    if isinstance(value, tuple):
-        return [to_plain(item) for item in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    fields = {
-        field.name: to_plain(getattr(value, field.name))
-        for field in dataclasses.fields(value)
-        if field.init and getattr(value, field.name) != field.default
-    }
-    name = type(value).__name__
-    return {"type": name, **fields} if name in _VALUES else fields
+    return plain.to_plain(value, KINDS)
 
 
 def format_from_plain(data: object) -> Format:
@@ -189,94 +179,11 @@ def format_from_plain(data: object) -> Format:
     Raises:
         ValueError: an unknown type or field, or a bad value; all faults are listed.
     """
-    faults: list[str] = []
-    format = _read_tagged({cls.__name__: cls for cls in _FORMATS}, data, "format", faults)
-    if faults:
-        raise ValueError("; ".join(faults))
+    reader = plain.Reader(KINDS)
+    format = reader.tagged({cls.__name__: cls for cls in _FORMATS}, data, "format")
+    if reader.faults:
+        raise ValueError("; ".join(reader.faults))
     return format
-
-
-def _build(cls: type, data: Any, where: str, faults: list[str]) -> Any:
-    """Makes a `cls` of a mapping; what is wrong goes to `faults` and gives None."""
-    if not isinstance(data, Mapping):
-        faults.append(f"{where} needs a mapping, got {data!r}")
-        return None
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    hints = typing.get_type_hints(cls)
-    before = len(faults)
-    faults += [
-        f"{where} has an unknown field {name!r}; it takes {list(known)}"
-        for name in data
-        if name not in known
-    ]
-    faults += [
-        f"{where} lacks {name!r}"
-        for name, field in known.items()
-        if name not in data and field.default is dataclasses.MISSING
-    ]
-    values = {
-        name: _read(hints[name], value, f"{where}.{name}", faults)
-        for name, value in data.items()
-        if name in known
-    }
-    if len(faults) > before:
-        return None
-    try:
-        return cls(**values)
-    except (ValueError, TypeError) as error:
-        faults.append(f"{where}: {error}".rstrip("."))
-        return None
-
-
-def _read(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """Reads one field: a list of rules, a tagged pattern or format, or a plain scalar."""
-    if hint == tuple[Rule, ...]:
-        if not isinstance(value, list):
-            faults.append(f"{where} needs a list of rules, got {value!r}")
-            return ()
-        return tuple(_build(Rule, v, f"{where}[{i}]", faults) for i, v in enumerate(value))
-    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else ()
-    tagged = {name: value for name, value in _VALUES.items() if issubclass(value, choices)}
-    if tagged and value is not None:
-        return _read_tagged(tagged, value, where, faults)
-    return _scalar(hint, value, where, faults)
-
-
-def _read_tagged(kinds: Mapping[str, type], value: Any, where: str, faults: list[str]) -> Any:
-    """Reads a mapping whose `type` says which of `kinds` it is."""
-    kind = value.get("type") if isinstance(value, Mapping) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        faults.append(f"{where} needs a mapping with a type in {list(kinds)}, got {value!r}")
-        return None
-    fields = {name: item for name, item in value.items() if name != "type"}
-    return _build(kinds[kind], fields, where, faults)
-
-
-def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """Checks a plain value: numbers are not taken from text, nor the other way round."""
-    if typing.get_origin(hint) is tuple:
-        size = None if ... in (items := typing.get_args(hint)) else len(items)
-        right = isinstance(value, list) and all(type(item) is int for item in value)
-        if not right or size not in (None, len(value)):
-            faults.append(f"{where} needs a list of {f'{size} ' if size else ''}int, got {value!r}")
-            return None
-        return tuple(value)
-    if typing.get_origin(hint) is typing.Literal:
-        if value not in (names := list(typing.get_args(hint))):
-            faults.append(f"{where} needs one of {names}, got {value!r}")
-        return value
-    accepted = tuple(
-        arg
-        for arg in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
-        if isinstance(arg, type)
-    )
-    if float in accepted:
-        accepted += (int,)
-    right = isinstance(value, accepted) and (not isinstance(value, bool) or bool in accepted)
-    if accepted and not right:
-        names = [kind.__name__ for kind in accepted]
-        faults.append(f"{where} needs {' or '.join(names)}, got {value!r}")
-    return value
 
 
 _BLOCKS = r"layers\..*\.kernel"

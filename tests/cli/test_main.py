@@ -10,7 +10,9 @@ from gossamer.cli.export import Export
 from gossamer.cli.generate import Generate
 from gossamer.cli.inspect import Inspect
 
-COMMANDS = ["compress", "eval", "generate", "inspect", "export", "interplay", "demo", "doctor"]
+COMMANDS = [
+    *("compress", "train", "eval", "generate", "inspect", "export", "interplay", "demo", "doctor")
+]
 HEAVY = {"jax", "flax", "numpy", "matplotlib", "tokenizers", "gguf"}
 # Starting answers in 0.2 s of processor time; the rest is for machines that do much else.
 MOST_SECONDS = 3.0

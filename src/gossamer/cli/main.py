@@ -17,12 +17,14 @@ from gossamer.cli.export import Export
 from gossamer.cli.generate import Generate
 from gossamer.cli.inspect import Inspect
 from gossamer.cli.interplay import Interplay
+from gossamer.cli.train import Train
 
 WORKED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 Commands: TypeAlias = (
     Annotated[Compress, tyro.conf.subcommand("compress")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Export, tyro.conf.subcommand("export")]

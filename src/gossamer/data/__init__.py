@@ -3,7 +3,7 @@
 Nothing here knows of a model or of weights; reading those is `gossamer.loading`.
 """
 
-from gossamer.data.text import builtin_text, read_text, sequences, windows
+from gossamer.data.text import builtin_text, python_sources, read_text, sequences, windows
 from gossamer.data.tokenizers import Tokenizer
 
-__all__ = ["Tokenizer", "builtin_text", "read_text", "sequences", "windows"]
+__all__ = ["Tokenizer", "builtin_text", "python_sources", "read_text", "sequences", "windows"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import tokenizers
 
-from gossamer.data import vocabulary_files
+from gossamer.data import vocabularies, vocabulary_files
 from gossamer.data.chat import render_chat
 from gossamer.data.json_files import read_json
 
@@ -120,6 +120,18 @@ class Tokenizer:
             for name in ("generation_config.json", "config.json")
         ]
         return _named(backend, config, [*ends, _token(config, "eos")])
+
+    @staticmethod
+    def of_bytes() -> "Tokenizer":
+        """The bytes of UTF-8 as tokens, a byte's value being its id; no special tokens.
+
+        Example:
+            >>> print(*Tokenizer.of_bytes().encode("né"))
+            110 195 169
+        """
+        vocabulary = vocabularies.Vocabulary(tokens=vocabularies.byte_letters())
+        backend = vocabularies.byte_level_bpe(vocabulary, [], "gpt-2")
+        return _named(backend, {"clean_up_tokenization_spaces": False}, [])
 
     @staticmethod
     def from_gguf(metadata: Mapping[str, Any]) -> "Tokenizer":

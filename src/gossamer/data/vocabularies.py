@@ -76,6 +76,20 @@ def byte_level_bpe(vocabulary: Vocabulary, merges: Sequence[str], pre: str) -> T
     return _with_special_tokens(tokenizer, vocabulary)
 
 
+def byte_letters() -> list[str]:
+    """The letter that GPT-2 writes for each byte: itself where it prints, else one from 256 on.
+
+    Example:
+        >>> byte_letters()[65], byte_letters()[10]
+        ('A', 'Ċ')
+
+    Source: `bytes_to_unicode` of GPT-2's released code.
+    """
+    prints = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in prints else next(others)) for byte in range(256)]
+
+
 def _cut_words(pre: str) -> pre_tokenizers.PreTokenizer:
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if pre in GPT2:

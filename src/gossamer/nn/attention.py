@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
@@ -228,7 +227,7 @@ def _attend(
         start, cache = cache.length, cache.append(keys, values)
         keys, values = cache.decoded()
     # Heads that share keys lie side by side, a token at a time: the rows of one product.
-    scaled = queries * np.float32(head_dim**-0.5)
+    scaled = queries * jnp.asarray(head_dim**-0.5, queries.dtype)
     rows = scaled.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 1, 3, 4)
     out = _attend_rows(rows, keys, values, start)
     return out.transpose(0, 2, 1, 3, 4).reshape(batch, length, heads * head_dim), cache
@@ -250,13 +249,22 @@ def _attend_rows(
         stop = min(first + QUERY_CHUNK, length)
         rows = queries[:, :, first:stop].reshape(batch, kv_heads, -1, head_dim)
         seen = room + stop
-        scores = jnp.einsum("bkqh,bksh->bkqs", rows, keys[:, :, :seen])
+        # Sums of bfloat16 products, and all that softmax does, are in float32.
+        scores = jnp.einsum(
+            "bkqh,bksh->bkqs", rows, keys[:, :, :seen], preferred_element_type=jnp.float32
+        )
         # Tokens of the rows by an iota that XLA fuses; a mask made beforehand would be read.
         token = start + first + lax.broadcasted_iota(jnp.int32, scores.shape, 2) // group
         key = lax.broadcasted_iota(jnp.int32, scores.shape, 3)
         scores = jnp.where(key <= token, scores, -jnp.inf)
         # The sum divides the output, which is smaller than the scores.
         powers = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-        mixed = jnp.einsum("bkqs,bksh->bkqh", powers, values[:, :, :seen])
-        chunks.append(mixed / jnp.sum(powers, axis=-1, keepdims=True))
+        seen_values = values[:, :, :seen]
+        mixed = jnp.einsum(
+            "bkqs,bksh->bkqh",
+            powers.astype(values.dtype),
+            seen_values,
+            preferred_element_type=jnp.float32,
+        )
+        chunks.append((mixed / jnp.sum(powers, axis=-1, keepdims=True)).astype(queries.dtype))
     return jnp.concatenate(chunks, axis=2).reshape(queries.shape)

@@ -1,4 +1,4 @@
-"""Normalization over the last axis, in float32."""
+"""Normalization over the last axis, in float32; what comes out has the dtype of what goes in."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -22,8 +22,10 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """Normalizes each vector."""
-        mean_square = jnp.mean(x * x, axis=-1, keepdims=True)
-        return x * lax.rsqrt(mean_square + self.epsilon) * self.scale.get_value()
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        scaled = wide * lax.rsqrt(mean_square + self.epsilon) * self.scale.get_value()
+        return scaled.astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -45,7 +47,8 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """Normalizes each vector."""
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
         variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
         scaled = centred * lax.rsqrt(variance + self.epsilon) * self.scale.get_value()
-        return scaled + self.bias.get_value()
+        return (scaled + self.bias.get_value()).astype(x.dtype)

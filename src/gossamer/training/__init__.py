@@ -1,9 +1,89 @@
-"""Training models that are pruned and quantized: what goes around weights inside a loss.
+"""Training models that are pruned and quantized: what goes around weights, and the loop.
 
-Optimizers, loops and losses are the user's.
+The loop is for models of ours; what goes around weights is for any.
 """
 
 from gossamer.training.aware import quantize_aware
+from gossamer.training.checkpoints import Checkpoints
+from gossamer.training.config import (
+    DataConfig,
+    MeshConfig,
+    QuantizationConfig,
+    TrainingConfig,
+    differences,
+)
+from gossamer.training.flops import (
+    StepDensities,
+    attention_flops,
+    density,
+    kernels,
+    model_flops,
+    patterns_of,
+    products_flops,
+    step_densities,
+    steps_within,
+    training_flops,
+    utilization,
+)
 from gossamer.training.injection import quantized_dot_general
+from gossamer.training.loop import Trained, train
+from gossamer.training.metrics import MetricsWriter
+from gossamer.training.optimizers import SGD, Adafactor, AdamW, Lion, Optimizer, chain, is_decayed
+from gossamer.training.pipeline import Batches, Corpus, Windows
+from gossamer.training.presets import PRESETS
+from gossamer.training.saving import as_checkpoint, zeros_of
+from gossamer.training.sharding import (
+    check_batch,
+    leaf_sharding,
+    make_mesh,
+    put_batch,
+    start_processes,
+    state_shardings,
+)
+from gossamer.training.step import Step, TrainState
 
-__all__ = ["quantize_aware", "quantized_dot_general"]
+__all__ = [
+    "PRESETS",
+    "SGD",
+    "Adafactor",
+    "AdamW",
+    "Batches",
+    "Checkpoints",
+    "Corpus",
+    "DataConfig",
+    "Lion",
+    "MeshConfig",
+    "MetricsWriter",
+    "Optimizer",
+    "QuantizationConfig",
+    "Step",
+    "StepDensities",
+    "TrainState",
+    "Trained",
+    "TrainingConfig",
+    "Windows",
+    "as_checkpoint",
+    "attention_flops",
+    "chain",
+    "check_batch",
+    "density",
+    "differences",
+    "is_decayed",
+    "kernels",
+    "leaf_sharding",
+    "make_mesh",
+    "model_flops",
+    "patterns_of",
+    "products_flops",
+    "put_batch",
+    "quantize_aware",
+    "quantized_dot_general",
+    "start_processes",
+    "state_shardings",
+    "step_densities",
+    "steps_within",
+    "train",
+    "training_flops",
+    "utilization",
+    "zeros_of",
+]

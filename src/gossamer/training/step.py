@@ -1,0 +1,232 @@
+"""The compiled training step: a pure function of state and batch, with randomness from the seed."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from gossamer.models import model_class
+from gossamer.parameters import leaves_by_path
+from gossamer.recipe import Recipe
+from gossamer.training.aware import quantize_aware
+from gossamer.training.config import TrainingConfig
+from gossamer.training.optimizers import chain
+from gossamer.training.sharding import state_shardings
+
+Params = dict[str, Array]
+Metrics = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that a run is, but for its place in the data.
+
+    Attributes:
+        step: steps done, those included that changed nothing.
+        skipped: steps that changed nothing, since their gradients were not finite.
+        params: what is trained, by path.
+        optimizer: moments, counters and masks.
+    """
+
+    step: Int[Array, ""]
+    skipped: Int[Array, ""]
+    params: Params
+    optimizer: Any
+
+
+class Step:
+    """The functions of a run, compiled for its mesh.
+
+    Args:
+        config: of the run.
+        mesh: where it runs.
+    """
+
+    def __init__(self, config: TrainingConfig, mesh: Mesh) -> None:
+        self.config, self.mesh = config, mesh
+        self.optimizer = chain(config.optimizer, config.method, config.steps)
+        # Noted while the model is made without values: how its leaves become a model again.
+        self._graph: Any = None
+        self._structure: Any = None
+        self._order: list[str] = []
+        self.shapes = jax.eval_shape(self._init)
+        self.shardings = state_shardings(mesh, self.shapes)
+        self._compiled = jax.jit(self._step, donate_argnums=0, out_shardings=(self.shardings, None))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._losses = jax.jit(self._evaluate, out_shardings=everywhere)
+        self._gathered = jax.jit(self.weights, out_shardings=everywhere)
+
+    def init(self, params: Mapping[str, Any] | None = None) -> TrainState:
+        """The state before the first step, of fresh weights or of these.
+
+        Raises:
+            ValueError: names or shapes are not the model's.
+        """
+        if params is None:
+            return jax.jit(self._init, out_shardings=self.shardings)()
+        wanted = {path: leaf.shape for path, leaf in self.shapes.params.items()}
+        given = {path: tuple(leaf.shape) for path, leaf in params.items()}
+        if given != wanted:
+            wrong = sorted(
+                path for path in {*given, *wanted} if given.get(path) != wanted.get(path)
+            )
+            raise ValueError(f"Parameters are not those of the model: {wrong[:6]} differ or lack.")
+        floats = {path: np.asarray(leaf, np.float32) for path, leaf in params.items()}
+        return jax.jit(self._with_params, out_shardings=self.shardings)(floats)
+
+    def abstract(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            self.shapes,
+            self.shardings,
+        )
+
+    def __call__(
+        self, state: TrainState, tokens: Int[Array, "batch length"]
+    ) -> tuple[TrainState, Metrics]:
+        """The state after one more batch, whose memory is that of the one before, and scalars."""
+        return self._compiled(state, tokens)
+
+    def losses(
+        self, state: TrainState, tokens: Int[Array, "batch length"]
+    ) -> Float[Array, " batch"]:
+        """The mean loss of each sequence in nats a prediction, with what is trained as it runs."""
+        return self._losses(state, tokens)
+
+    def weights(self, state: TrainState) -> Params:
+        """What the forward pass sees of the parameters: with zeros where a method prunes."""
+        if self.config.method is None:
+            return state.params
+        return self.config.method.weights(state.params, state.optimizer)
+
+    def gathered(self, state: TrainState) -> Params:
+        """The same, whole on every device and in every process: for saving."""
+        return self._gathered(state)
+
+    def _init(self) -> TrainState:
+        config = self.config
+        model = model_class(config.model)(config.model, nnx.Rngs(config.seed))
+        self._graph, state = nnx.split(model)
+        self._structure = jax.tree.structure(state)
+        params = leaves_by_path(state)
+        self._order = list(params)
+        return self._with_params({path: jnp.asarray(leaf) for path, leaf in params.items()})
+
+    def _with_params(self, params: Params) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, zero, params, self.optimizer.init(params))
+
+    def _step(
+        self, state: TrainState, tokens: Int[Array, "batch length"]
+    ) -> tuple[TrainState, Metrics]:
+        weights = self.weights(state)
+        key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+        loss, grads = self._gradients(weights, tokens, key)
+        finite = jnp.isfinite(loss)
+        for grad in grads.values():
+            finite &= jnp.isfinite(grad).all()
+        seen = {} if self.config.method is None else {"weights": weights}
+        updates, optimizer = self.optimizer.update(grads, state.optimizer, state.params, **seen)
+        after = TrainState(
+            state.step, state.skipped, optax.apply_updates(state.params, updates), optimizer
+        )
+        # All of it: masks and counters too, so that the next step is as if this one had not been.
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+        metrics = {
+            "loss": loss,
+            "gradient_norm": optax.tree.norm(grads),
+            "learning_rate": self.config.optimizer.rate(
+                state.step - state.skipped, self.config.steps
+            ),
+            "finite": finite,
+            **self._mask_metrics(after),
+        }
+        skipped = state.skipped + jnp.where(finite, 0, 1)
+        return after._replace(step=state.step + 1, skipped=skipped), metrics
+
+    def _mask_metrics(self, state: TrainState) -> Metrics:
+        """How many places of masks changed, as a share of all; nothing for dense training."""
+        if self.config.method is None:
+            return {}
+        flips = self.config.method.find(state.optimizer).flips
+        size = sum(state.params[path].size for path in flips)
+        return {"flips": sum(count.astype(jnp.float32) for count in flips.values()) / size}
+
+    def _gradients(
+        self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
+    ) -> tuple[Float[Array, ""], Params]:
+        """Loss and gradients at the forward weights, as means over the parts of the batch."""
+        part_gradients = jax.value_and_grad(self._loss)
+        count = self.config.accumulate
+        if count == 1:
+            return part_gradients(weights, tokens, key)
+        # Part k has the rows k, k + count, ...: each device cuts its own rows.
+        parts = tokens.reshape(-1, count, tokens.shape[1]).swapaxes(0, 1)
+
+        def add(total: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
+            part_tokens, number = part
+            new = part_gradients(weights, part_tokens, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, total, new), None
+
+        zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights)
+        total, _ = jax.lax.scan(add, zeros, (parts, jnp.arange(count)))
+        loss, grads = jax.tree.map(lambda sum_: sum_ / count, total)
+        return loss, grads
+
+    def _loss(
+        self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
+    ) -> Float[Array, ""]:
+        return self._sequence_losses(weights, tokens, key).mean()
+
+    def _evaluate(
+        self, state: TrainState, tokens: Int[Array, "batch length"]
+    ) -> Float[Array, " batch"]:
+        return self._sequence_losses(self.weights(state), tokens, jax.random.key(0))
+
+    def _sequence_losses(
+        self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
+    ) -> Float[Array, " batch"]:
+        """Mean cross entropy of each sequence, in nats a prediction."""
+        weights = self._computed(weights, key)
+        state = jax.tree.unflatten(self._structure, [weights[path] for path in self._order])
+        logits = nnx.merge(self._graph, state)(tokens[:, :-1]).astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+        return losses.mean(axis=1)
+
+    def _computed(self, weights: Params, key: jax.Array) -> dict[str, Any]:
+        """The weights as products take them: quantized, or in bfloat16."""
+        config = self.config
+        if config.quantization is not None:
+            recipe = config.quantization.recipe
+            return quantize_aware(
+                weights,
+                recipe if config.method is None else recipe_without_patterns(recipe),
+                multiply=config.quantization.multiply,
+                activation_scale=config.quantization.activation_scale,
+                key=key,
+            )
+        if config.precision == "float32":
+            return weights
+        # Norms compute in float32 whatever comes in.
+        return {
+            path: weight if "norm" in path else weight.astype(jnp.bfloat16)
+            for path, weight in weights.items()
+        }
+
+
+def recipe_without_patterns(recipe: Recipe) -> Recipe:
+    """A recipe whose formats alone are left, for weights that a method prunes.
+
+    Example:
+        >>> recipe_without_patterns(Recipe.load("2:4-int8")).rules[0].describe()
+        'int8'
+    """
+    rules = tuple(dataclasses.replace(rule, pattern=None) for rule in recipe.rules)
+    return dataclasses.replace(recipe, rules=rules)

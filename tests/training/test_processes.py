@@ -1,0 +1,62 @@
+"""Two processes on loopback, each with a device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from gossamer.training import MeshConfig
+from tests.training.runs import run
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(file, out, **options) -> subprocess.Popen:
+    """`gossamer train` in a process of its own."""
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "gossamer", "train", str(file), "--out", str(out), *flags]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    return subprocess.Popen(
+        [*command, "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process: subprocess.Popen) -> dict:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("hello, hello, he fell; " * 60)
+    data = run(mesh=MeshConfig(), steps=4).to_dict()
+    data["data"] |= {"text": str(text), "held_out": 0.2}
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(data))
+    alone = result(start(file, tmp_path / "alone"))
+    where = f"127.0.0.1:{free_port()}"
+    started = [
+        start(file, tmp_path / "both", coordinator=where, processes=2, process=number)
+        for number in range(2)
+    ]
+    try:
+        both = [result(process) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    # The same windows in another order, so sums of float32 in another order.
+    assert [each["loss"] for each in both] == pytest.approx([alone["loss"]] * 2, rel=1e-4)
