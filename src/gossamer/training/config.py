@@ -1,6 +1,7 @@
 """What a training run is, as a value: frozen, checked when it is made, read from YAML."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -264,10 +265,14 @@ def _faults_on_model(config: TrainingConfig) -> list[str]:
     ]
     if quantization is not None:
         attempts.append(lambda params: quantize_aware(params, quantization.recipe))
+
+    def traced(attempt: Callable[[Any], Any], params: Any) -> None:
+        attempt(params)  # what it raises is all that is asked for
+
     faults = []
     for attempt in attempts:
         try:
-            jax.eval_shape(attempt, shapes)
+            jax.eval_shape(functools.partial(traced, attempt), shapes)
         except ValueError as error:
             faults.append(str(error).rstrip("."))
     return faults

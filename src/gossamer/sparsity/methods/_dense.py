@@ -44,7 +44,9 @@ class DenseStorage(Method):
     def due(self, step: Int[Array, ""] | int) -> Bool[Array, ""] | bool:
         """Whether masks change before the forward pass of this step."""
         since = step - self.schedule.start
-        return (since >= 0) & (since % self.schedule.every == 0)
+        periodic = (since >= 0) & (since % self.schedule.every == 0)
+        # A ramp is at its target at its last step, whether its period divides it or not.
+        return periodic if self.schedule.stop is None else periodic | (step == self.schedule.stop)
 
     def first_masks(self, params: Any) -> dict[str, Bool[Array, "*dims"]]:
         """All of every weight, or what the pattern keeps if the schedule starts at once."""
