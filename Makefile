@@ -34,7 +34,7 @@ define make_environment
 	@rm -f $(1)/ready-* $(1)/built-*
 endef
 
-.PHONY: help demo test test-all test-lowest test-native test-arm lint format docs clean
+.PHONY: help environment demo test test-all test-lowest test-native test-arm lint format docs clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -45,9 +45,13 @@ help:
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows"
 	@echo "make test-native  the tests of the C++ kernels, with sanitizers"
 	@echo "make test-arm     the same cross-compiled for 64-bit Arm and run under qemu"
+	@echo "make environment  the virtual environment alone, which the others make too"
 	@echo "make lint         ruff and pyright; make format repairs what ruff can"
 	@echo "make docs         the documentation, in site/"
 	@echo "make clean        removes the environments and everything that was built"
+
+# Before several makes at once.
+environment: $(READY)
 
 demo: $(READY)-smollm2 $(BUILT)
 	$(VENV)/bin/gossamer demo

@@ -96,8 +96,9 @@ class Reader:
         if hint in self.special:
             return self.special[hint](self, value, where)
         items = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
-        if items[1:] == (...,) and dataclasses.is_dataclass(items[0]):
-            return self._list(items[0], value, where)
+        element = items[0] if len(items) == 2 and items[1] is ... else None
+        if isinstance(element, type) and dataclasses.is_dataclass(element):
+            return self._list(element, value, where)
         union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
         choices = typing.get_args(hint) if union else (hint,)
         classes = tuple(choice for choice in choices if isinstance(choice, type))

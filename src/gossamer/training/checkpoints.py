@@ -70,19 +70,19 @@ class Checkpoints:
         assert self._manager is not None, "there is a checkpoint"
         import orbax.checkpoint as ocp
 
-        settings = self._manager.restore(
+        settings: Any = self._manager.restore(
             step, args=ocp.args.Composite(settings=ocp.args.JsonRestore())
-        ).settings
-        self._check(step, settings)
-        found = self._manager.restore(
+        )
+        self._check(step, settings["settings"])
+        found: Any = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore()
             ),
         )
         # What the optimizer's state holds besides arrays is `like`'s.
-        leaves = jax.tree.leaves(found.state)
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), found.data
+        leaves = jax.tree.leaves(found["state"])
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), found["data"]
 
     def close(self) -> None:
         """Waits until the last checkpoint is whole."""

@@ -170,7 +170,7 @@ def chain(
         optax.stateless(
             lambda updates, params: _decay_matrices(updates, params, optimizer.weight_decay)
         ),
-        optax.scale_by_schedule(lambda step: -optimizer.rate(step, steps)),
+        optax.scale_by_schedule(lambda step: -optimizer.rate(jnp.asarray(step), steps)),
     )
     wrapped = inner if method is None else method.wrap(inner)
     clip = optax.identity() if optimizer.clip is None else optax.clip_by_global_norm(optimizer.clip)

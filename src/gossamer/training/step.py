@@ -134,9 +134,8 @@ class Step:
             finite &= jnp.isfinite(grad).all()
         seen = {} if self.config.method is None else {"weights": weights}
         updates, optimizer = self.optimizer.update(grads, state.optimizer, state.params, **seen)
-        after = TrainState(
-            state.step, state.skipped, optax.apply_updates(state.params, updates), optimizer
-        )
+        params: Any = optax.apply_updates(state.params, updates)
+        after = TrainState(state.step, state.skipped, params, optimizer)
         # All of it: masks and counters too, so that the next step is as if this one had not been.
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         metrics = {
@@ -157,7 +156,8 @@ class Step:
             return {}
         flips = self.config.method.find(state.optimizer).flips
         size = sum(state.params[path].size for path in flips)
-        return {"flips": sum(count.astype(jnp.float32) for count in flips.values()) / size}
+        changed = [count.astype(jnp.float32) for count in flips.values()]
+        return {"flips": jnp.sum(jnp.stack(changed)) / size}
 
     def _gradients(
         self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
