@@ -101,9 +101,9 @@ def _lay(axes: "Axes", bars: Sequence[Bar], colors: Mapping[str, str]) -> None:
         axes.set_xlim(low / 2, high * (high / low) ** 0.15)
         axes.xaxis.set_major_formatter("{x:g}")
     else:
-        # A character is some 0.65 % of the axis; the longest text ends inside it.
+        # A character is some 0.6 to 0.95 % of the axis; the longest text ends inside it.
         text = max(len(bar.text) for bar in bars)
-        axes.set_xlim(0, high / max(0.98 - 0.0065 * text, 0.5))
+        axes.set_xlim(0, high / max(0.98 - 0.0095 * text, 0.5))
     for place, bar in enumerate(bars):
         end = (bar.length, place)
         axes.annotate(bar.text, end, (4, 0), textcoords="offset points", va="center", fontsize=8)
