@@ -76,8 +76,8 @@ class Periodic(Schedule):
     """The whole target at every update.
 
     Example:
-        >>> [step for step in range(20) if Periodic(start=5, every=6).due(step)]
-        [5, 11, 17]
+        >>> print(*(step for step in range(20) if Periodic(start=5, every=6).due(step)))
+        5 11 17
     """
 
     def sparsity(self, step: Step, final: float) -> Float[Array, ""]:
@@ -93,8 +93,8 @@ def once(step: int) -> Periodic:
     """One update, at this step.
 
     Example:
-        >>> [step for step in range(20) if once(7).due(step)]
-        [7]
+        >>> print(*(step for step in range(20) if once(7).due(step)))
+        7
     """
     return Periodic(start=step, stop=step)
 
@@ -175,8 +175,8 @@ class Staircase(_Ramp):
 
     Example:
         >>> stairs = Staircase(start=0, stop=90, stairs=4)
-        >>> [round(float(stairs.sparsity(step, 0.8)), 6) for step in (0, 29, 30, 60, 90)]
-        [0.2, 0.2, 0.4, 0.6, 0.8]
+        >>> print(*(round(float(stairs.sparsity(step, 0.8)), 6) for step in (0, 29, 30, 60, 90)))
+        0.2 0.2 0.4 0.6 0.8
     """
 
     stairs: int = 4
