@@ -226,7 +226,7 @@ def recipe_without_patterns(recipe: Recipe) -> Recipe:
 
     Example:
         >>> recipe_without_patterns(Recipe.load("2:4-int8")).rules[0].describe()
-        'int8'
+        'int8, per channel, float32 scales'
     """
     rules = tuple(dataclasses.replace(rule, pattern=None) for rule in recipe.rules)
     return dataclasses.replace(recipe, rules=rules)
