@@ -34,11 +34,11 @@ class Pruner(Method):
         self,
         path: str,
         weight: Array,
-        grad: Array,
+        grad: Array | None,
         keep: Bool[Array, "*dims"],
         step: Int[Array, ""],
     ) -> Float[Array, "*dims"]:
-        """How much each weight matters; the highest stay."""
+        """How much each weight matters; the highest stay. A host may give no gradients."""
         raise NotImplementedError
 
     def new_masks(
@@ -47,7 +47,7 @@ class Pruner(Method):
         """The masks of this step."""
         weights, gradients, masks = self.selected(params), leaves_by_path(grads), {}
         for path, pattern in self.patterns(params).items():
-            weight, grad = weights[path], gradients.get(path, weights[path])
+            weight, grad = weights[path], gradients.get(path)
             keep = state.masks[path].keep(weight.shape)
             scores = self.score(path, weight, grad, keep, state.step)
             progress = self.schedule.progress(state.step, pattern.sparsity)
@@ -64,8 +64,12 @@ class Pruner(Method):
     ) -> tuple[Any, SparseState]:
         """New masks; the optimizer's state stays."""
         del inner
+        return inner_state, self._renewed(grads, state, params)
+
+    def _renewed(self, grads: Any, state: SparseState, params: Any) -> SparseState:
+        """The state with the masks of this step."""
         masks = self.new_masks(grads, state, params)
-        return inner_state, self.change(state, self.selected(params), masks)
+        return self.change(state, self.selected(params), masks)
 
     def update(self, grads: Any, state: SparseState, params: Any) -> tuple[Any, SparseState]:
         """Gradients as they are; new masks where the schedule has them."""
@@ -73,7 +77,7 @@ class Pruner(Method):
             return grads, state
         return grads, jax.lax.cond(
             jnp.asarray(self.schedule.due(state.step)),
-            lambda: self.change(state, self.selected(params), self.new_masks(grads, state, params)),
+            lambda: self._renewed(grads, state, params),
             lambda: dataclasses.replace(state, flips=no_flips(state.masks)),
         )
 

@@ -33,13 +33,14 @@ class _Global(Pruner):
         weights, gradients = self.selected(params), leaves_by_path(grads)
         rules = self.recipe.match(leaves_by_path(params))
         masks = {}
-        for rule in {rules[path].path for path in weights}:
+        # In order: every process of a run compiles the same program.
+        for rule in dict.fromkeys(rules[path].path for path in weights):
             scores = {
                 path: self._normalized(
                     self.score(
                         path,
                         weight,
-                        gradients.get(path, weight),
+                        gradients.get(path),
                         state.masks[path].keep(weight.shape),
                         state.step,
                     )

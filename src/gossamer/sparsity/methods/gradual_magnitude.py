@@ -21,7 +21,7 @@ class GradualMagnitude(Pruner):
         self,
         path: str,
         weight: Array,
-        grad: Array,
+        grad: Array | None,
         keep: Bool[Array, "*dims"],
         step: Int[Array, ""],
     ) -> Float[Array, "*dims"]:

@@ -20,7 +20,7 @@ class RandomPruning(Pruner):
         self,
         path: str,
         weight: Array,
-        grad: Array,
+        grad: Array | None,
         keep: Bool[Array, "*dims"],
         step: Int[Array, ""],
     ) -> Float[Array, "*dims"]:

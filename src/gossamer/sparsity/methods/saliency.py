@@ -22,10 +22,15 @@ class Saliency(Pruner):
         self,
         path: str,
         weight: Array,
-        grad: Array,
+        grad: Array | None,
         keep: Bool[Array, "*dims"],
         step: Int[Array, ""],
     ) -> Float[Array, "*dims"]:
         """The product's magnitude, for what is kept."""
-        del path, step
+        del step
+        if grad is None:
+            raise ValueError(
+                f"Saliency needs the gradient of {path}: call "
+                "optimizer.refresh(gradients, state, params) with those of the forward weights."
+            )
         return jnp.where(keep, jnp.abs(weight * grad), 0)
