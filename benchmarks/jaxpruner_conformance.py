@@ -122,17 +122,6 @@ def ours(algorithm: str, pattern: Pattern) -> Method:
     return SCHEDULED[algorithm](**given)
 
 
-def theirs(algorithm: str, sparsity: float, kind: str | None) -> Any:
-    updater = peer.updater(algorithm, sparsity, None if kind == "nm" else kind, EVERY, STOP, DROP)
-    if kind == "nm":
-        # The axis of N:M can be set in code alone; by default groups run along the outputs.
-        from jaxpruner import mask_calculator, sparsity_types
-
-        updater.sparsity_type = sparsity_types.NByM(2, 4, axis=0)
-        updater.topk_fn = mask_calculator.get_topk_fn(updater.sparsity_type)
-    return updater
-
-
 def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean((jnp.tanh(x @ params["first"]) @ params["second"] - y) ** 2)
 
@@ -140,7 +129,8 @@ def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
 def compare(algorithm: str, kind: str) -> dict[str, Any]:
     """Thirty steps of both from the same weights on the same batches."""
     pattern, sparsity, name = KINDS[kind]
-    method, updater = ours(algorithm, pattern), theirs(algorithm, sparsity, name)
+    method = ours(algorithm, pattern)
+    updater = peer.updater(algorithm, sparsity, name, EVERY, STOP, DROP)
     keys = jax.random.split(jax.random.key(3), 2)
     start = {k: jax.random.normal(key, SHAPES[k]) / 4 for k, key in zip(SHAPES, keys, strict=True)}
     inner = optax.adam(1e-2)

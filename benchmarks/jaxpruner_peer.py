@@ -4,6 +4,7 @@ It is no dependency: install it from its repository into a scratch environment, 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,18 +21,36 @@ def load() -> Any:
 
 
 def updater(
-    algorithm: str, sparsity: float, kind: str | None, frequency: int, stop: int, drop: float
+    algorithm: str,
+    sparsity: float,
+    kind: str | None,
+    frequency: int,
+    stop: int,
+    drop: float,
+    is_pruned: Callable[[tuple[str, ...], Any], bool] | None = None,
 ) -> Any:
-    """One of its algorithms, sparse in the weights of two axes or more."""
+    """One of its algorithms, by default sparse in the weights of two axes or more.
+
+    `kind` is its name for a pattern, or `nm` for 2:4 along the axis that products sum over.
+    """
     import ml_collections
 
     config = ml_collections.ConfigDict()
     config.algorithm, config.sparsity, config.dist_type = algorithm, sparsity, "uniform"
-    if kind is not None:
+    if kind is not None and kind != "nm":
         config.sparsity_type = kind
+    if is_pruned is not None:
+        config.filter_fn = is_pruned
     config.update_freq, config.update_start_step, config.update_end_step = frequency, 0, stop
     config.drop_fraction = drop
-    return load().create_updater_from_config(config)
+    made = load().create_updater_from_config(config)
+    if kind == "nm":
+        # The axis of N:M can be set in code alone; by default groups run along the outputs.
+        from jaxpruner import mask_calculator, sparsity_types
+
+        made.sparsity_type = sparsity_types.NByM(2, 4, axis=0)
+        made.topk_fn = mask_calculator.get_topk_fn(made.sparsity_type)
+    return made
 
 
 def random_scores(params: Any, key: jax.Array) -> Any:

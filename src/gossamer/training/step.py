@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from gossamer.models import model_class
 from gossamer.parameters import leaves_by_path
 from gossamer.recipe import Recipe
+from gossamer.sparsity.summary import TOTAL, summary
 from gossamer.training.aware import quantize_aware
 from gossamer.training.config import TrainingConfig
 from gossamer.training.optimizers import chain
@@ -145,19 +146,19 @@ class Step:
                 state.step - state.skipped, self.config.steps
             ),
             "finite": finite,
-            **self._mask_metrics(after),
+            **self._mask_metrics(state, after, grads),
         }
         skipped = state.skipped + jnp.where(finite, 0, 1)
         return after._replace(step=state.step + 1, skipped=skipped), metrics
 
-    def _mask_metrics(self, state: TrainState) -> Metrics:
-        """How many places of masks changed, as a share of all; nothing for dense training."""
-        if self.config.method is None:
+    def _mask_metrics(self, before: TrainState, after: TrainState, grads: Params) -> Metrics:
+        """What masks do and what gradients the method lets through; nothing for dense training."""
+        method = self.config.method
+        if method is None:
             return {}
-        flips = self.config.method.find(state.optimizer).flips
-        size = sum(state.params[path].size for path in flips)
-        changed = [count.astype(jnp.float32) for count in flips.values()]
-        return {"flips": jnp.sum(jnp.stack(changed)) / size}
+        passed, _ = method.update(grads, method.find(before.optimizer), before.params)
+        numbers = summary(after.optimizer, after.params, passed)
+        return {name: by_path[TOTAL] for name, by_path in numbers.items()}
 
     def _gradients(
         self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array

@@ -1,0 +1,241 @@
+"""Which way of training N:M sparse weights is best: the published ranking, seed by seed.
+
+    python experiments/nm_ranking.py --out docs/results/
+
+A byte-level language model (OPT's architecture, two layers, width 64) learns Python's own standard
+library with the feed-forward kernels at 1:16, by every recipe, and at 2:4 by those that compete
+there. All recipes of a seed start from the same weights and see the same batches; what is compared
+is the loss on held-out text with strict masks, in nats a byte. Then SR-STE gets as many steps as
+equal the FLOPs of the best decay, and AutoSwitch sees gradients 1, 30 and 1000 times as large.
+
+Hardware: one core, about 50 seconds a run, an hour for all; `--seeds 0` and `--seeds 1 2` may run
+side by side. A run whose line is in the file is not made again. Expected (Bambhaniya et al. 2024):
+at 1:16 exponential decay beats SR-STE, which beats STE; at 2:4 they are level.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import nm_ranking_report
+
+from gossamer.models import OptConfig
+from gossamer.recipe import Recipe, Rule
+from gossamer.sparsity import NM, Periodic
+from gossamer.sparsity.methods import ASP, SRSTE, STE, STEP, MaskDecay, MdGf, Method, SdGf
+from gossamer.training import AdamW, Corpus, DataConfig, TrainingConfig, train
+from gossamer.training.flops import steps_within, training_flops
+
+STEPS, CONTEXT, BATCH = 2500, 32, 32
+MODEL = OptConfig(
+    vocab_size=256,
+    hidden_size=64,
+    intermediate_size=256,
+    num_layers=2,
+    num_heads=4,
+    max_positions=CONTEXT,
+)
+SPARSE, HALF = NM(1, 16), NM(2, 4)
+POINTS = 50  # of the curves that a run keeps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LouderSTEP(STEP):
+    """STEP on a loss that is multiplied by a number."""
+
+    loss_scale: float
+
+    def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        louder = jax.tree.map(lambda grad: grad * self.loss_scale, grads)
+        return super().update(louder, state, params)
+
+
+def flow(kind: type[MdGf | SdGf], end: float, **fields: Any) -> Callable[..., Method]:
+    """A recipe that is dense for 2 % of the steps and strictly sparse from the share `end` on."""
+    return lambda recipe, steps: kind(
+        recipe=recipe, start=steps // 50, stop=int(end * steps), **fields
+    )
+
+
+RECIPES: dict[str, Callable[[Recipe, int], Method | None]] = {
+    "dense": lambda recipe, steps: None,
+    "MdGf exponential, chain, to 50 %": flow(MdGf, 0.5),
+    "MdGf exponential, chain, to 70 %": flow(MdGf, 0.7),
+    "MdGf exponential, open": flow(MdGf, 0.7, gradient="open"),
+    "MdGf linear, chain, to 50 %": flow(MdGf, 0.5, decay="linear"),
+    "MdGf linear, chain, to 70 %": flow(MdGf, 0.7, decay="linear"),
+    "MdGf linear, open": flow(MdGf, 0.7, decay="linear", gradient="open"),
+    "SdGf stepwise, chain": flow(SdGf, 0.7),
+    "SdGf stepwise, open": flow(SdGf, 0.7, gradient="open"),
+    "SdGf geometric, chain": flow(SdGf, 0.7, frames="geometric", largest=4),
+    "SR-STE": lambda recipe, steps: SRSTE(recipe=recipe),
+    "SR-STE, decay 1e-2": lambda recipe, steps: SRSTE(recipe=recipe, decay=1e-2),
+    "SR-STE after 2 % dense": lambda recipe, steps: SRSTE(
+        recipe=recipe, schedule=Periodic(start=steps // 50)
+    ),
+    "STE": lambda recipe, steps: STE(recipe=recipe),
+    "masked gradient": lambda recipe, steps: MaskDecay(recipe=recipe, weight=0.0),
+    "STEP": lambda recipe, steps: STEP(recipe=recipe, earliest=steps // 10, latest=steps // 2),
+    "ASP": lambda recipe, steps: ASP(recipe=recipe, at=steps // 2),
+}
+AT_HALF = ("MdGf exponential, chain, to 70 %", "SR-STE", "STE", "STEP")
+LOUDNESS = (1, 30, 1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    recipe: str
+    pattern: NM
+    seed: int
+    steps: int = STEPS
+    loss_scale: int | None = None
+
+    @property
+    def key(self) -> str:
+        scale = "" if self.loss_scale is None else f", loss x {self.loss_scale}"
+        return f"{self.recipe}, {self.pattern}, {self.steps} steps, seed {self.seed}{scale}"
+
+    @property
+    def config(self) -> TrainingConfig:
+        method = self.method
+        optimizer = AdamW(learning_rate=4e-3, warmup=100, weight_decay=0.01)
+        if self.loss_scale is not None:
+            assert isinstance(method, STEP)
+            fields = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
+            method = LouderSTEP(**fields, loss_scale=self.loss_scale)
+            optimizer = dataclasses.replace(optimizer, clip=None)
+        return TrainingConfig(
+            model=MODEL,
+            steps=self.steps,
+            batch=BATCH,
+            context=CONTEXT,
+            optimizer=optimizer,
+            seed=self.seed,
+            method=method,
+            log_every=self.steps // 500,
+            evaluation_windows=4096,
+        )
+
+    @property
+    def method(self) -> Method | None:
+        rule = Rule(path=r"layers\..*\.mlp\..*\.kernel", pattern=self.pattern)
+        return RECIPES[self.recipe](Recipe(rules=(rule,)), self.steps)
+
+    def flops(self, *, transposable: bool = True) -> float:
+        """Of the whole run; the gradient of the input may gain by zeros or not."""
+        return training_flops(
+            MODEL,
+            sequence=CONTEXT,
+            batch=BATCH,
+            steps=self.steps,
+            method=self.method,
+            transposable=transposable,
+        )
+
+
+def equal_flops_steps() -> int:
+    """How many steps of SR-STE cost what the exponential decay does."""
+    decay = Run("MdGf exponential, chain, to 70 %", SPARSE, 0)
+    return steps_within(decay.flops(), lambda steps: Run("SR-STE", SPARSE, 0, steps).flops())
+
+
+def runs(seed: int) -> list[Run]:
+    """All runs of a seed; AutoSwitch's are of the first alone."""
+    result = [Run(name, SPARSE, seed) for name in RECIPES]
+    result += [Run(name, HALF, seed) for name in AT_HALF]
+    result.append(Run("SR-STE", SPARSE, seed, equal_flops_steps()))
+    if seed == 0:
+        result += [Run("STEP", SPARSE, seed, loss_scale=scale) for scale in LOUDNESS]
+    return result
+
+
+def measure(run: Run, corpus: Corpus) -> dict[str, Any]:
+    """Trains, and notes the loss, what masks and gradients did, and the FLOPs."""
+    begin = time.perf_counter()
+    trained = train(run.config, corpus=corpus)
+    row = {
+        "key": run.key,
+        "recipe": run.recipe,
+        "pattern": str(run.pattern),
+        "seed": run.seed,
+        "steps": run.steps,
+        "loss_scale": run.loss_scale,
+        "loss": trained.evaluation,
+        "seconds": time.perf_counter() - begin,
+    }
+    dense = Run("dense", run.pattern, run.seed)
+    for name, transposable in (("flops", True), ("flops_dense_input_gradient", False)):
+        cost = run.flops(transposable=transposable)
+        row[name] = cost / dense.flops()
+    method = run.method
+    if method is not None:
+        row |= behaviour(trained.history, run.steps)
+        memory = method.find(trained.state.optimizer).memory
+        if isinstance(method, STEP):
+            row |= {"switched_at": int(memory.switched_at), "settled": bool(memory.settled)}
+    return row
+
+
+def behaviour(history: list[dict[str, int | float]], steps: int) -> dict[str, Any]:
+    """Medians of gradient variance and flips in the middle of a run and at its end, and curves."""
+
+    def median(name: str, low: float, high: float) -> float:
+        return statistics.median(
+            line[name] for line in history if low * steps < line["step"] <= high * steps
+        )
+
+    chunk = len(history) // POINTS
+    chunks = [history[place : place + chunk] for place in range(0, len(history), chunk)]
+    return {
+        "variance": median("gradient_variance", 0.2, 0.7),
+        "flips": median("flips", 0.2, 0.7),
+        "last_flips": statistics.mean(
+            line["flips"] for line in history if line["step"] > 0.8 * steps
+        ),
+        "curves": {
+            name: [
+                (some[-1]["step"], statistics.mean(line[name] for line in some)) for some in chunks
+            ]
+            for name in ("gradient_variance", "flips")
+        },
+    }
+
+
+def finished(file: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """The runs whose lines are there, by key."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {(row := json.loads(line))["key"]: row for line in lines}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of new runs")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "nm-training.jsonl"
+    corpus = functools.cache(lambda: Corpus.read(DataConfig()))
+    for run in (run for seed in args.seeds for run in runs(seed)):
+        if run.key in finished(file):
+            continue
+        row = measure(run, corpus())
+        with file.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        print(json.dumps({k: v for k, v in row.items() if k != "curves"}), flush=True)
+    rows: Mapping[str, dict[str, Any]] = finished(file)
+    nm_ranking_report.write(list(rows.values()), args.out)
+
+
+if __name__ == "__main__":
+    main()
