@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.parameters import array_leaves, leaves_by_path, replace_leaves
-from gossamer.sparsity.distributions import Distribution, distribute
+from gossamer.sparsity.distributions import Distribution, density, distribute
 from gossamer.sparsity.masks import Mask
 from gossamer.sparsity.methods._selection import Selection, check_selected
 from gossamer.sparsity.patterns import Pattern
+from gossamer.sparsity.schedules import Step
 
 Params = TypeVar("Params")
 Weights = dict[str, Array]
@@ -142,6 +143,35 @@ class Method:
     def forward(self, weights: Weights, state: SparseState) -> Weights:
         """What the forward pass sees of the selected weights."""
         return {path: state.masks[path].apply(weight) for path, weight in weights.items()}
+
+    def density(self, pattern: Pattern, step: Step) -> float | Float[Array, ""]:
+        """The fraction of a weight of this pattern that the forward pass of a step multiplies by.
+
+        What is scaled down but not 0 counts; where weights share a target, it is their mean.
+        """
+        del step
+        return density(pattern)
+
+    def masks_gradients(self, step: Step) -> bool | Bool[Array, ""]:
+        """Whether this step needs no gradient of what is pruned, so that none is computed."""
+        del step
+        return False
+
+    def settled(self, pattern: Pattern, step: Step) -> bool:
+        """Whether the forward pass of this step and of all later ones has the pattern in full."""
+        # Shares are equal within float32's rounding.
+        return bool(self.density(pattern, step) <= density(pattern) + 1e-6)
+
+    def switched(self, at: int) -> "Method":
+        """The method as it turned out, with the first masks in the forward pass of step `at`.
+
+        Raises:
+            ValueError: when its masks begin is no outcome of training.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not find by itself when its masks begin, so it cannot "
+            f"have switched at step {at}: STEP does."
+        )
 
     def skips(self, state: SparseState) -> Bool[Array, ""] | None:
         """Whether this step is the masks' alone; None for methods that always run the optimizer."""
