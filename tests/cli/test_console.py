@@ -1,9 +1,10 @@
 import io
+import os
 
 import pytest
 import rich.console
 
-from gossamer.cli.console import Console, WrongUseError, arguments, check_free
+from gossamer.cli.console import Console, WrongUseError, arguments, check_free, native_output_aside
 
 
 def test_progress_without_a_terminal_is_one_line_a_stage(capsys):
@@ -49,3 +50,10 @@ def test_an_output_that_exists_is_refused_unless_it_may_be_replaced(tmp_path):
     check_free(tmp_path, overwrite=True)
     with pytest.raises(WrongUseError, match=r"exists; choose another, or add --overwrite"):
         check_free(tmp_path, overwrite=False)
+
+
+def test_what_native_code_prints_does_not_mix_with_results(capfd):
+    with native_output_aside():
+        os.write(1, b"[Gloo] Rank 0 is connected\n")
+    print("{}")
+    assert capfd.readouterr() == ("{}\n", "[Gloo] Rank 0 is connected\n")

@@ -11,6 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
+from gossamer.parameters import leaves_by_path, replace_leaves
 from gossamer.sparsity import NM, Block, Channel, Cubic, Unstructured
 from gossamer.sparsity.methods import (
     ASP,
@@ -243,3 +244,56 @@ def test_continues_bit_for_bit_from_a_state_that_was_stored(name, pattern):
     stored = jax.tree.map(np.asarray, (params, state))
     resumed = train(method, optimizer, 5, *jax.tree.map(jnp.asarray, stored))
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), whole, resumed))
+
+
+def pruned_by_half(params, pattern):
+    """Parameters for `Frozen`, which keeps the zeros that it finds."""
+    prune = lambda kernel: jnp.where(pattern.mask(jnp.abs(kernel), 0), kernel, 0)  # noqa: E731
+    return {name: {**layer, "kernel": prune(layer["kernel"])} for name, layer in params.items()}
+
+
+def used(method, params, state):
+    """What the forward pass multiplies by, by path; what has just grown is 0 and counts."""
+    weights = leaves_by_path(method.weights(params, state))
+    masks = method.masks(params, state)
+    return {path: (weights[path] != 0) | mask for path, mask in masks.items()}
+
+
+def has_in_full(pattern, used):
+    """Whether nothing more is used than a pattern allows."""
+    if isinstance(pattern, NM):
+        groups = [np.asarray(each).reshape(-1, pattern.m, each.shape[1]).sum(1) for each in used]
+        return max(group.max() for group in groups) <= pattern.n
+    return sum(each.sum() for each in used) <= (1 - pattern.sparsity) * sum(e.size for e in used)
+
+
+@pytest.mark.parametrize(("name", "pattern"), ONE_OF_EACH)
+def test_says_how_dense_each_step_is_and_which_gradients_it_needs(name, pattern):
+    pattern = PATTERNS[pattern]
+    method = METHODS[name](recipe=recipe(pattern))
+    optimizer, params = optimizer_for(method, "sgd"), parameters()
+    params = pruned_by_half(params, pattern) if name == "Frozen" else params
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state, added):
+        weights = method.weights(params, state)
+        grads = leaves_by_path(jax.grad(loss)(weights, *batch()))
+        keep = used(method, params, state)
+        more = {path: jnp.where(keep[path], grads[path], grads[path] + added) for path in keep}
+        grads = replace_leaves(weights, grads | more)
+        updates, state = optimizer.update(grads, state, params, weights=weights)
+        return optax.apply_updates(params, updates), state
+
+    for number in range(12):
+        keep = used(method, params, state).values()
+        size = sum(each.size for each in keep)
+        share = sum(int(each.sum()) for each in keep) / size
+        # A threshold for all prunes whole weights; groups of N:M are all alike.
+        within = 1e-6 if isinstance(pattern, NM) else 1 / size
+        assert share == pytest.approx(float(method.density(pattern, number)), abs=within), number
+        assert method.settled(pattern, number) == has_in_full(pattern, keep), number
+        after, other = (step(params, state, added) for added in (0.0, 1e3))
+        same = jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), after, other))
+        assert same == (share == 1 or bool(method.masks_gradients(number))), number
+        params, state = after

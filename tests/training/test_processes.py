@@ -58,5 +58,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     finally:
         for process in started:
             process.kill()
+            process.communicate()  # else what is left of it is a warning in another test
     # The same windows in another order, so sums of float32 in another order.
     assert [each["loss"] for each in both] == pytest.approx([alone["loss"]] * 2, rel=1e-4)

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ import rich.console
 import rich.progress
 
 _SECONDS_BETWEEN_LINES = 10.0
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # of the process, whatever sys.stdout is
 
 
 class WrongUseError(Exception):
@@ -26,6 +29,23 @@ def arguments() -> Iterator[None]:
         yield
     except ValueError as error:
         raise WrongUseError(str(error)) from error
+
+
+@contextlib.contextmanager
+def native_output_aside() -> Iterator[None]:
+    """Sends what native code prints on standard output to standard error meanwhile.
+
+    Gloo, by which JAX connects processes on CPUs, greets there; results alone belong there.
+    """
+    sys.stdout.flush()
+    output = os.dup(_STANDARD_OUTPUT)
+    os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(output, _STANDARD_OUTPUT)
+        os.close(output)
 
 
 def check_free(out: pathlib.Path, overwrite: bool) -> None:

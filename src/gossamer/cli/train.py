@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
-from gossamer.cli.console import Command, Console, WrongUseError, arguments
+from gossamer.cli.console import Command, Console, WrongUseError, arguments, native_output_aside
 
 if TYPE_CHECKING:
     from gossamer.training import Corpus, Trained, TrainingConfig
@@ -44,13 +44,18 @@ class Train(Command):
         """Trains; returns where the model is and how good it is."""
         if not self.show_config:
             self._check()
-        if self.coordinator is not None:
-            from gossamer.training import start_processes
+        if self.coordinator is None:
+            return self._train(console)
+        from gossamer.training import start_processes
 
+        with native_output_aside():
             with arguments():
                 start_processes(
                     coordinator=self.coordinator, processes=self.processes, process=self.process
                 )
+            return self._train(console)
+
+    def _train(self, console: Console) -> dict[str, Any]:
         config = self._config()
         if self.show_config or self.out is None:
             return config.to_dict()

@@ -4,7 +4,7 @@
 model, a file or a number format.
 """
 
-from gossamer.sparsity.distributions import Distribution, distribute, erdos_renyi
+from gossamer.sparsity.distributions import Distribution, density, distribute, erdos_renyi
 from gossamer.sparsity.masks import Mask
 from gossamer.sparsity.patterns import NM, Block, Channel, Pattern, Unstructured
 from gossamer.sparsity.schedules import (
@@ -34,6 +34,7 @@ __all__ = [
     "Schedule",
     "Staircase",
     "Unstructured",
+    "density",
     "distribute",
     "erdos_renyi",
     "keep_highest",

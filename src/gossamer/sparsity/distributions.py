@@ -5,9 +5,26 @@ import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from gossamer.sparsity.patterns import NM, Pattern
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gossamer.sparsity.patterns import NM, Pattern, Share
 
 Distribution: TypeAlias = Literal["uniform", "erdos-renyi", "erdos-renyi-kernel"]
+
+
+def density(pattern: Pattern, progress: Share = 1.0) -> float | Float[Array, ""]:
+    """The fraction of a weight that a pattern keeps, when a share of its sparsity is asked for.
+
+    Example:
+        >>> density(NM(1, 16)), density(NM(1, 4), progress=0.5)
+        (0.0625, 0.5)
+    """
+    if not isinstance(pattern, NM):
+        return 1 - progress * pattern.sparsity
+    pruned = progress * (pattern.m - pattern.n)
+    whole = round(pruned) if isinstance(pruned, int | float) else jnp.round(pruned)
+    return 1 - whole / pattern.m
 
 
 def distribute(

@@ -49,6 +49,13 @@ class Schedule:
             return periodic
         return (periodic & (step <= self.stop)) | (step == self.stop)
 
+    def last(self, step: Step) -> Int[Array, ""]:
+        """The latest step with an update up to this one; -1 before the first."""
+        latest = jnp.asarray(step - (step - self.start) % self.every)
+        if self.stop is not None:
+            latest = jnp.where(step >= self.stop, self.stop, latest)
+        return jnp.where(step < self.start, -1, latest)
+
     def sparsity(self, step: Step, final: float) -> Float[Array, ""]:
         """The fraction of zeros asked for at this step, of `final` in the end."""
         raise NotImplementedError
@@ -61,6 +68,11 @@ class Schedule:
         if self.stop is None:
             return share
         return jnp.where(step >= self.stop, 1.0, share)
+
+    def held(self, step: Step, final: float) -> Float[Array, ""]:
+        """The share of `final` that the latest update asked for; 0 before the first."""
+        last = self.last(step)
+        return jnp.where(last < 0, 0.0, self.progress(last, final))
 
     def _elapsed(self, step: Step) -> Float[Array, ""]:
         """The share of the window that is over, u in [0, 1]."""
@@ -194,6 +206,13 @@ class Staircase(_Ramp):
         """Whether this is the first step of a stair."""
         inside = (step >= self.start) & (step <= self.stop)  # pyright: ignore[reportOperatorIssue]
         return inside & ((step == self.start) | (self._stair(step) != self._stair(step - 1)))
+
+    def last(self, step: Step) -> Int[Array, ""]:
+        """The first step of this stair; -1 before the first stair."""
+        assert self.stop is not None
+        stair = jnp.clip(jnp.asarray(self._stair(step)), 0, self.stairs - 1)
+        length, gaps = max(self.stop - self.start, 1), max(self.stairs - 1, 1)
+        return jnp.where(step < self.start, -1, self.start - (-stair * length) // gaps)
 
     def _stair(self, step: Step) -> Step:
         """Which stair, from 0; in whole numbers, so that `due` and `sparsity` agree."""

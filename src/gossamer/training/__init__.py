@@ -15,7 +15,6 @@ from gossamer.training.config import (
 from gossamer.training.flops import (
     StepDensities,
     attention_flops,
-    density,
     kernels,
     model_flops,
     patterns_of,
@@ -66,7 +65,6 @@ __all__ = [
     "attention_flops",
     "chain",
     "check_batch",
-    "density",
     "differences",
     "is_decayed",
     "kernels",

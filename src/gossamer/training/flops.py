@@ -11,33 +11,23 @@ reproduce; its formula for training was not found, and this one is ours.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from gossamer.models import ModelConfig, parameter_shapes
-from gossamer.sparsity import NM, Pattern
-from gossamer.sparsity.methods import (
-    ASP,
-    SET,
-    STEP,
-    Frozen,
-    MaskDecay,
-    MdGf,
-    Method,
-    RigL,
-    SdGf,
-    StaticRandom,
-    StructureDecay,
-)
-from gossamer.sparsity.schedules import Periodic, Schedule
+from gossamer.sparsity import Pattern
+from gossamer.sparsity.methods import Method
 
 Densities = Mapping[str, float]
 """The fraction of a weight that is not zero, by path; 1 for those that are not there."""
+
+_BLOCK = 1024  # steps looked at in one go, so that runs of all lengths share what is compiled
 
 
 def products_flops(shapes: Mapping[str, tuple[int, int]], densities: Densities) -> float:
@@ -120,6 +110,7 @@ def step_densities(
 
     Example:
         >>> from gossamer.recipe import Recipe
+        >>> from gossamer.sparsity import NM
         >>> from gossamer.sparsity.methods import STE
         >>> print(round(step_densities(STE(recipe=Recipe.load("2:4")), NM(2, 4), 10).mean, 4))
         0.6667
@@ -127,12 +118,24 @@ def step_densities(
     ones = np.ones(steps)
     if method is None or pattern is None:
         return StepDensities(ones, ones, ones)
-    forward = _forward_density(method, pattern, steps, switched_at)
-    gradient = forward if _masks_gradients(method) else ones
-    if isinstance(method, RigL):
-        # At a change of masks it looks at the gradients of all places.
-        gradient = np.where(_due(method.schedule, steps), 1.0, gradient)
+    method = method if switched_at is None else method.switched(switched_at)
+    blocks = np.arange(-(-steps // _BLOCK) * _BLOCK, dtype=np.int32).reshape(-1, _BLOCK)
+    shares = [np.asarray(_shares(method, pattern, block), np.float64) for block in blocks]
+    forward, gradient = np.concatenate(shares, axis=1)[:, :steps]
     return StepDensities(forward, forward if transposable else ones, gradient)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "pattern"))
+def _shares(
+    method: Method, pattern: Pattern, numbers: Int[Array, " steps"]
+) -> Float[Array, "2 steps"]:
+    """Densities of the forward pass and of the gradient of the weight, at these steps."""
+
+    def share(step: Int[Array, ""]) -> Float[Array, " 2"]:
+        forward = jnp.asarray(method.density(pattern, step))
+        return jnp.stack([forward, jnp.where(method.masks_gradients(step), forward, 1.0)])
+
+    return jax.vmap(share, out_axes=1)(numbers)
 
 
 def training_flops(
@@ -158,12 +161,13 @@ def training_flops(
     """
     patterns = {} if method is None else patterns_of(method, config)
     shares = {
-        path: step_densities(
+        pattern: step_densities(
             method, pattern, steps, transposable=transposable, switched_at=switched_at
         ).mean
-        for path, pattern in patterns.items()
+        for pattern in set(patterns.values())
     }
-    return 3 * steps * batch * model_flops(config, sequence, shares)
+    densities = {path: shares[pattern] for path, pattern in patterns.items()}
+    return 3 * steps * batch * model_flops(config, sequence, densities)
 
 
 def patterns_of(method: Method, config: ModelConfig) -> dict[str, Pattern]:
@@ -220,78 +224,3 @@ def utilization(
     Source: Chowdhery et al. 2022, arXiv 2204.02311, appendix B; with full attention.
     """
     return 3 * model_flops(config, sequence) * sequences_per_second / peak
-
-
-def _masks_gradients(method: Method) -> bool:
-    """Whether what is pruned gets no gradient, so that none need be computed."""
-    if isinstance(method, MdGf | SdGf | MaskDecay | StructureDecay):
-        return method.gradient == "chain"
-    return isinstance(method, StaticRandom | SET | RigL | Frozen | ASP)
-
-
-def _forward_density(
-    method: Method, pattern: Pattern, steps: int, switched_at: int | None
-) -> Float[np.ndarray, " steps"]:
-    """The fraction of a weight that is not zero in the forward pass of each step."""
-    numbers = np.arange(steps)
-    if isinstance(method, STEP):
-        begin = method.latest if switched_at is None else switched_at
-        return np.where(numbers < begin, 1.0, density(pattern))
-    if isinstance(method, MdGf | MaskDecay):
-        # A pruned weight that is scaled is not zero.
-        factors = np.asarray(jax.vmap(method.factor)(jnp.arange(steps)))
-        return np.where(factors > 0, 1.0, density(pattern))
-    if isinstance(method, SdGf | StructureDecay):
-        return _held(_frame_density(method, pattern, numbers), method.schedule, steps)
-    schedule = getattr(method, "schedule", None)
-    if schedule is None or isinstance(method, StaticRandom):
-        return np.full(steps, density(pattern))
-    ramp = _ramp_density(schedule, pattern, numbers)
-    return _held(ramp, schedule, steps)
-
-
-def density(pattern: Pattern, progress: float = 1.0) -> float:
-    """The fraction of a weight that a pattern keeps, when a share of its sparsity is asked for.
-
-    Example:
-        >>> density(NM(1, 16)), density(NM(1, 4), progress=0.5)
-        (0.0625, 0.5)
-    """
-    if isinstance(pattern, NM):
-        return 1 - round(progress * (pattern.m - pattern.n)) / pattern.m
-    return 1 - progress * pattern.sparsity
-
-
-def _ramp_density(
-    schedule: Schedule, pattern: Pattern, numbers: np.ndarray
-) -> Float[np.ndarray, " steps"]:
-    if type(schedule) is Periodic:
-        return np.full(len(numbers), density(pattern))
-    progress = np.asarray(jax.vmap(lambda n: schedule.progress(n, pattern.sparsity))(numbers))
-    return np.asarray([density(pattern, float(share)) for share in progress])
-
-
-def _frame_density(
-    method: SdGf | StructureDecay, pattern: Pattern, numbers: np.ndarray
-) -> Float[np.ndarray, " steps"]:
-    """What a method keeps of a small weight at each step: it alone knows its frames."""
-    assert isinstance(pattern, NM)
-    length = pattern.m * (method.largest if isinstance(method, SdGf) else 1)
-    probe = jnp.arange(1.0, length + 1)[:, None]
-
-    def kept(step: jax.Array) -> jax.Array:
-        return method.new_mask("probe", probe, pattern, step).mean()
-
-    return np.asarray(jax.lax.map(kept, jnp.asarray(numbers)), np.float64)
-
-
-def _due(schedule: Schedule, steps: int) -> np.ndarray:
-    return np.asarray(jax.vmap(lambda n: jnp.asarray(schedule.due(n)))(jnp.arange(steps)))
-
-
-def _held(values: np.ndarray, schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
-    """The value of the last change of masks at each step; 1, dense, before the first."""
-    since = np.arange(steps) - schedule.start
-    due = (since >= 0) & ((since % schedule.every == 0) | (np.arange(steps) == schedule.stop))
-    last = np.maximum.accumulate(np.where(due, np.arange(steps), -1))
-    return np.where(last < 0, 1.0, values[np.maximum(last, 0)])

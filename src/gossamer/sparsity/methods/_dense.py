@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.parameters import leaves_by_path, replace_leaves
+from gossamer.sparsity.distributions import density
 from gossamer.sparsity.masks import Mask
 from gossamer.sparsity.methods.method import Method, SparseState, Weights, no_flips
 from gossamer.sparsity.patterns import Pattern
-from gossamer.sparsity.schedules import ALWAYS, Periodic, Schedule
+from gossamer.sparsity.schedules import ALWAYS, Periodic, Schedule, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,12 @@ class DenseStorage(Method):
         """The mask of one weight for the forward pass of `step`."""
         del path
         return pattern.mask(jnp.abs(weight), self.axis, self._progress(pattern, step))
+
+    def density(self, pattern: Pattern, step: Step) -> float | Float[Array, ""]:
+        """What the masks of this step keep; all while pruned weights are only scaled down."""
+        kept = density(pattern, self.schedule.held(step, pattern.sparsity))
+        factor = self.factor(jnp.asarray(step))
+        return kept if factor is None else jnp.where(factor > 0, 1.0, kept)
 
     def due(self, step: Int[Array, ""] | int) -> Bool[Array, ""] | bool:
         """Whether masks change before the forward pass of this step."""
@@ -101,6 +108,11 @@ class Gated(DenseStorage):
     """
 
     gradient: Literal["chain", "open"] = "chain"
+
+    def masks_gradients(self, step: Step) -> bool:
+        """Where the product rule says so."""
+        del step
+        return self.gradient == "chain"
 
     def update(self, grads: Any, state: SparseState, params: Any) -> tuple[Any, SparseState]:
         """Gradients of pruned weights times `factor`, or as they are."""

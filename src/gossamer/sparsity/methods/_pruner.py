@@ -9,8 +9,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.parameters import leaves_by_path
+from gossamer.sparsity.distributions import density
 from gossamer.sparsity.methods.method import Method, SparseState, no_flips, zero_pruned
-from gossamer.sparsity.schedules import Schedule
+from gossamer.sparsity.patterns import Pattern
+from gossamer.sparsity.schedules import Schedule, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,10 @@ class Pruner(Method):
 
     schedule: Schedule
     drive: Literal["step", "host"] = "step"
+
+    def density(self, pattern: Pattern, step: Step) -> float | Float[Array, ""]:
+        """What the masks of the step before keep: new ones come after a forward pass."""
+        return density(pattern, self.schedule.held(step - 1, pattern.sparsity))
 
     def score(
         self,

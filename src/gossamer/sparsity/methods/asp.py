@@ -5,6 +5,7 @@ from typing import Any
 
 from gossamer.sparsity.methods.method import SparseState, mask_gradients
 from gossamer.sparsity.methods.one_shot import OneShot
+from gossamer.sparsity.schedules import Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,11 @@ class ASP(OneShot):
 
     Source: Mishra et al. 2021, arXiv 2104.08378, section 4, and its code in NVIDIA's apex.
     """
+
+    def masks_gradients(self, step: Step) -> bool:
+        """At every step."""
+        del step
+        return True
 
     def update(self, grads: Any, state: SparseState, params: Any) -> tuple[Any, SparseState]:
         """Gradients of what is kept, by the masks of this step."""

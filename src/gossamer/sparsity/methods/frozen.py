@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Array, Bool
 
 from gossamer.sparsity.methods.method import Method, SparseState, mask_gradients, zero_pruned
+from gossamer.sparsity.schedules import Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,11 @@ class Frozen(Method):
     Masks from elsewhere are set by `with_masks`. The pattern says which weights are meant; whether
     they have it already is not checked.
     """
+
+    def masks_gradients(self, step: Step) -> bool | Bool[Array, ""]:
+        """At every step."""
+        del step
+        return True
 
     def first_masks(self, params: Any) -> dict[str, Bool[Array, "*dims"]]:
         """What is not 0."""

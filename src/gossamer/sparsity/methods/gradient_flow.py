@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from gossamer.sparsity.distributions import density
 from gossamer.sparsity.methods._dense import Gated
 from gossamer.sparsity.methods._frames import geometric, require_nm, stepwise
 from gossamer.sparsity.patterns import NM, Pattern
-from gossamer.sparsity.schedules import Periodic, Schedule
+from gossamer.sparsity.schedules import Periodic, Schedule, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,21 @@ class SdGf(Gated):
             )
         if self.largest < 2 or self.largest & (self.largest - 1):
             raise ValueError(f"SdGf needs a power of two, got largest={self.largest}.")
-        object.__setattr__(self, "schedule", Periodic(start=self.start, every=self.every))
+        # With its stop, so that the last frame begins there whether the period divides it or not.
+        schedule = Periodic(start=self.start, stop=self.stop, every=self.every)
+        object.__setattr__(self, "schedule", schedule)
+
+    def density(self, pattern: Pattern, step: Step) -> Float[Array, ""]:
+        """That of the frame; geometric frames have the density of the last."""
+        frames = self._frames(require_nm(self, "a weight", pattern))
+        kept = jnp.asarray([density(frame) for frame in frames])
+        last = self.schedule.last(step)
+        return jnp.where(last < 0, 1.0, kept[self._frame(frames, last)])
+
+    def settled(self, pattern: Pattern, step: Step) -> bool:
+        """In the last frame: geometric ones before it are as dense, and coarser."""
+        del pattern
+        return bool(step >= self.stop)
 
     def first_masks(self, params: Any) -> dict[str, Bool[Array, "*dims"]]:
         """The masks of the first frame, if it starts at once."""
@@ -118,9 +133,7 @@ class SdGf(Gated):
     ) -> Bool[Array, "*dims"]:
         """The mask of the frame that this step is in."""
         frames = self._frames(require_nm(self, path, pattern))
-        before = len(frames) - 1
-        passed = (step - self.start) * before // (self.stop - self.start)
-        frame = jnp.where(step >= self.stop, before, jnp.clip(passed, 0, max(before - 1, 0)))
+        frame = self._frame(frames, step)
         scores = jnp.abs(weight)
         if self.frames == "geometric":
             masks = [lambda each=each: each.mask(scores, self.axis) for each in frames]
@@ -128,6 +141,12 @@ class SdGf(Gated):
         kept = jnp.asarray([each.n for each in frames])[frame]
         loosest = NM(1, frames[-1].m)
         return loosest.mask(scores, self.axis, (loosest.m - kept) / (loosest.m - 1))
+
+    def _frame(self, frames: list[NM], step: Int[Array, ""]) -> Int[Array, ""]:
+        """The number of the frame that a step is in."""
+        before = len(frames) - 1
+        passed = (step - self.start) * before // (self.stop - self.start)
+        return jnp.where(step >= self.stop, before, jnp.clip(passed, 0, max(before - 1, 0)))
 
     def _frames(self, pattern: NM) -> list[NM]:
         if self.frames == "stepwise":

@@ -1,48 +1,25 @@
 """What every sparse-training method is: four pure functions around an optax optimizer."""
 
 import dataclasses
-import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.parameters import array_leaves, leaves_by_path, replace_leaves
-from gossamer.sparsity.distributions import Distribution, distribute
+from gossamer.sparsity.distributions import Distribution, density, distribute
 from gossamer.sparsity.masks import Mask
+from gossamer.sparsity.methods._selection import Selection, check_selected
 from gossamer.sparsity.patterns import Pattern
+from gossamer.sparsity.schedules import Step
 
 Params = TypeVar("Params")
 Weights = dict[str, Array]
-
-
-@runtime_checkable
-class Selected(Protocol):
-    """A rule, as far as sparsity knows it."""
-
-    @property
-    def path(self) -> str:
-        """The regular expression that matched."""
-        ...
-
-    @property
-    def pattern(self) -> Pattern | None:
-        """Which weights stay; None keeps all."""
-        ...
-
-
-@runtime_checkable
-class Selection(Protocol):
-    """What says which weights have which pattern: a `Recipe`."""
-
-    def match(self, paths: Iterable[str]) -> Mapping[str, Selected]:
-        """The rule of each path that has one."""
-        ...
 
 
 @struct.dataclass
@@ -166,6 +143,35 @@ class Method:
     def forward(self, weights: Weights, state: SparseState) -> Weights:
         """What the forward pass sees of the selected weights."""
         return {path: state.masks[path].apply(weight) for path, weight in weights.items()}
+
+    def density(self, pattern: Pattern, step: Step) -> float | Float[Array, ""]:
+        """The fraction of a weight of this pattern that the forward pass of a step multiplies by.
+
+        What is scaled down but not 0 counts; where weights share a target, it is their mean.
+        """
+        del step
+        return density(pattern)
+
+    def masks_gradients(self, step: Step) -> bool | Bool[Array, ""]:
+        """Whether this step needs no gradient of what is pruned, so that none is computed."""
+        del step
+        return False
+
+    def settled(self, pattern: Pattern, step: Step) -> bool:
+        """Whether the forward pass of this step and of all later ones has the pattern in full."""
+        # Shares are equal within float32's rounding.
+        return bool(self.density(pattern, step) <= density(pattern) + 1e-6)
+
+    def switched(self, at: int) -> "Method":
+        """The method as it turned out, with the first masks in the forward pass of step `at`.
+
+        Raises:
+            ValueError: when its masks begin is no outcome of training.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not find by itself when its masks begin, so it cannot "
+            f"have switched at step {at}: STEP does."
+        )
 
     def skips(self, state: SparseState) -> Bool[Array, ""] | None:
         """Whether this step is the masks' alone; None for methods that always run the optimizer."""
@@ -325,44 +331,8 @@ class Method:
     def _check(self, params: Any) -> None:
         """Raises ValueError for all that cannot be pruned; warns of embeddings."""
         arrays = leaves_by_path(params)
-        rules = {
-            path: rule
-            for path, rule in self.recipe.match(arrays).items()
-            if rule.pattern is not None
-        }
-        name = type(self).__name__
-        if not rules:
-            raise ValueError(
-                f"No rule of {name}'s recipe has a pattern: there is nothing to prune; name one, "
-                "such as NM(2, 4), in `pattern`."
-            )
-        faults = [
-            fault
-            for path, rule in rules.items()
-            if (fault := self._fault(path, arrays[path], rule)) is not None
-        ]
-        if faults:
-            raise ValueError(f"{name} cannot prune: " + "; ".join(faults) + ".")
-        for path, rule in rules.items():
-            if "embed" in path.lower() and "embed" not in rule.path.lower():
-                warnings.warn(
-                    f"The rule {rule.path!r} selects {path}, which looks like an embedding; pruning"
-                    " it is seldom meant. Name it in the rule, or narrow the rule.",
-                    stacklevel=2,
-                )
-
-    def _fault(self, path: str, leaf: Any, rule: Selected) -> str | None:
-        """Why a weight cannot have its pattern, in words; None if it can."""
-        if leaf.ndim < -self.axis if self.axis < 0 else leaf.ndim <= self.axis:
-            return f"{path} {leaf.shape} has no axis {self.axis}; narrow {rule.path!r}"
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return f"{path} is {leaf.dtype}, not floats; narrow {rule.path!r}"
-        try:
-            assert rule.pattern is not None
-            rule.pattern.check(leaf.shape, self.axis)
-        except ValueError as error:
-            return f"{path}: {str(error).rstrip('.')}"
-        return None
+        rules = self.recipe.match(arrays)
+        check_selected(type(self).__name__, rules, arrays, self.axis)
 
     def _check_forward(self, params: Any, weights: Any) -> None:
         """Raises ValueError where the forward pass cannot have seen this method's weights."""

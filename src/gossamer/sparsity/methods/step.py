@@ -9,9 +9,11 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from gossamer.parameters import leaves_by_path, replace_leaves
+from gossamer.sparsity.distributions import density
 from gossamer.sparsity.methods._dense import DenseStorage
 from gossamer.sparsity.methods.method import SparseOptimizer, SparseState
-from gossamer.sparsity.schedules import Periodic, Schedule
+from gossamer.sparsity.patterns import Pattern
+from gossamer.sparsity.schedules import Periodic, Schedule, Step
 
 
 class AutoSwitchMemory(NamedTuple):
@@ -108,6 +110,14 @@ class STEP(DenseStorage):
             return state
 
         return SparseOptimizer(init, wrapped.update, wrapped.refresh)
+
+    def density(self, pattern: Pattern, step: Step) -> Float[Array, ""]:
+        """All of it to the latest step of the switch, which may come earlier."""
+        return jnp.where(step <= self.latest, 1.0, density(pattern))
+
+    def switched(self, at: int) -> "STEP":
+        """The same with a switch whose first masks are in the forward pass of step `at`."""
+        return dataclasses.replace(self, earliest=min(self.earliest, at - 1), latest=at - 1)
 
     def first_masks(self, params: Any) -> dict[str, Bool[Array, "*dims"]]:
         """All of every weight."""
