@@ -3,15 +3,7 @@ import json
 import pytest
 import yaml
 
-from gossamer.sparsity.methods import (
-    SRSTE,
-    STEP,
-    MaskDecay,
-    MdGf,
-    OneShot,
-    RigL,
-    SdGf,
-)
+from gossamer.sparsity.methods import SRSTE, STEP, RigL
 from gossamer.sparsity.schedules import Periodic
 from gossamer.training import PRESETS, QuantizationConfig, TrainingConfig
 from tests.training.runs import RECIPE, run
@@ -103,25 +95,3 @@ FAULTS = {
 def test_a_run_that_cannot_be_is_refused_before_it_begins(changes, message):
     with pytest.raises(ValueError, match=message):
         run(**changes)
-
-
-EARLY = {
-    "MdGf": (MdGf(recipe=RECIPE, stop=9), 9),
-    "MdGf, linear": (MdGf(recipe=RECIPE, stop=99, decay="linear", rate=0.125), 8),
-    "SdGf, as dense on its way": (SdGf(recipe=RECIPE, stop=9, frames="geometric", largest=2), 9),
-    "MaskDecay": (MaskDecay(recipe=RECIPE, every=4, weight=0.5), 8),
-    "STEP, at the latest": (STEP(recipe=RECIPE, earliest=1, latest=7), 8),
-    # What is pruned at step 8 is missing in the forward pass of the next.
-    "OneShot": (OneShot(recipe=RECIPE, at=8), 9),
-}
-
-
-@pytest.mark.parametrize(("method", "first"), EARLY.values(), ids=EARLY)
-def test_a_run_that_ends_before_its_method_warns_and_says_what_would_do(method, first):
-    message = (
-        rf"ends after {first - 1} steps, and {type(method).__name__} may not have layers\.0\.mlp\."
-        rf"\w+\.kernel at 2:4 before step {first}: .* Train for {first} steps or more"
-    )
-    with pytest.warns(UserWarning, match=message):
-        run(method=method, steps=first - 1)
-    run(method=method, steps=first)  # a warning would be an error

@@ -9,7 +9,7 @@ import pytest
 from gossamer.evaluation import perplexity
 from gossamer.parameters import leaves_by_path
 from gossamer.recipe import Recipe
-from gossamer.sparsity.methods import SET, SRSTE, MdGf, RigL
+from gossamer.sparsity.methods import SET, SRSTE, STEP, MaskDecay, MdGf, OneShot, RigL, SdGf
 from gossamer.sparsity.schedules import Periodic
 from gossamer.training import (
     AdamW,
@@ -21,7 +21,7 @@ from gossamer.training import (
     put_batch,
     train,
 )
-from gossamer.training.loop import TIMES
+from gossamer.training.loop import TIMES, warn_of_an_early_end
 from tests.training.runs import RECIPE, UP, corpus, run
 
 
@@ -185,3 +185,34 @@ def test_weights_keep_their_bits_whatever_devices_draw_them():
     shared = Step(dataclasses.replace(config, batch=8), mesh).init()
     assert equal(alone, shared)
     assert jnp.asarray(shared.params[UP]).sharding.mesh.size == 8
+
+
+EARLY = {
+    "MdGf": (MdGf(recipe=RECIPE, stop=9), 9),
+    "MdGf, linear": (MdGf(recipe=RECIPE, stop=99, decay="linear", rate=0.125), 8),
+    "SdGf, as dense on its way": (SdGf(recipe=RECIPE, stop=9, frames="geometric", largest=2), 9),
+    "MaskDecay": (MaskDecay(recipe=RECIPE, every=4, weight=0.5), 8),
+    "STEP, at the latest": (STEP(recipe=RECIPE, earliest=1, latest=7), 8),
+    # What is pruned at step 8 is missing in the forward pass of the next.
+    "OneShot": (OneShot(recipe=RECIPE, at=8), 9),
+}
+
+
+@pytest.mark.parametrize(("method", "first"), EARLY.values(), ids=EARLY)
+def test_a_run_that_ends_before_its_method_warns_and_says_what_would_do(method, first):
+    message = (
+        rf"ends after {first - 1} steps, and {type(method).__name__} may not have layers\.0\.mlp\."
+        rf"\w+\.kernel at 2:4 before step {first}: .* Train for {first} steps or more"
+    )
+    with pytest.warns(UserWarning, match=message):
+        warn_of_an_early_end(run(method=method, steps=first - 1))
+    warn_of_an_early_end(run(method=method, steps=first))  # a warning would be an error
+
+
+def test_the_warning_comes_before_anything_is_done():
+    config = run(method=MdGf(recipe=RECIPE, stop=9), mesh=MeshConfig())
+    with (
+        pytest.warns(UserWarning, match="MdGf may not have .* before step 9"),
+        pytest.raises(ValueError, match="A batch of 4 does not divide among 8 devices"),
+    ):
+        train(config, corpus=corpus())

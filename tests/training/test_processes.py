@@ -39,6 +39,13 @@ def result(process: subprocess.Popen) -> dict:
     return json.loads(out)
 
 
+def test_nothing_is_computed_before_processes_are_connected():
+    """JAX refuses either once it has looked for devices."""
+    code = "import gossamer.training, jax; jax.config.update('jax_num_cpu_devices', 3)"
+    environment = {name: os.environ[name] for name in os.environ if name != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(tmp_path):
     text = tmp_path / "text.txt"

@@ -1,10 +1,8 @@
 """What a training run is, as a value: frozen, checked when it is made, read from YAML."""
 
-import bisect
 import dataclasses
 import functools
 import pathlib
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -21,7 +19,6 @@ from gossamer.sparsity.methods import Method
 from gossamer.sparsity.methods.method import Selection
 from gossamer.sparsity.schedules import Cubic, Exponential, Linear, Periodic, Staircase
 from gossamer.training.aware import quantize_aware
-from gossamer.training.flops import patterns_of
 from gossamer.training.optimizers import OPTIMIZERS, AdamW, Optimizer, chain
 
 _METHODS = {
@@ -126,8 +123,6 @@ class TrainingConfig:
 
     Raises:
         ValueError: with all faults, those of methods and recipes on this model included.
-
-    Warns where the run ends before its method has every pattern in full.
     """
 
     model: ModelConfig
@@ -178,7 +173,6 @@ class TrainingConfig:
         faults += _faults_on_model(self)
         if faults:
             raise ValueError("The training run cannot be: " + "; ".join(faults) + ".")
-        _warn_of_an_early_end(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, defaults too; `from_dict` reads it back equal."""
@@ -282,23 +276,3 @@ def _faults_on_model(config: TrainingConfig) -> list[str]:
         except ValueError as error:
             faults.append(str(error).rstrip("."))
     return faults
-
-
-def _warn_of_an_early_end(config: TrainingConfig) -> None:
-    """Warns where what is saved may be denser than its pattern."""
-    method, steps = config.method, config.steps
-    if method is None:
-        return
-    for path, pattern in patterns_of(method, config.model).items():
-        if method.settled(pattern, steps):
-            continue
-        settled = functools.partial(method.settled, pattern)
-        first = bisect.bisect_left(range(2**30), True, lo=steps, key=settled)
-        name = type(method).__name__
-        warnings.warn(
-            f"The run ends after {steps} steps, and {name} may not have {path} at {pattern} before "
-            f"step {first}: what is saved would be denser. Train for {first} steps or more, or let "
-            f"{name} come to its end earlier.",
-            stacklevel=4,  # where the run's config is made
-        )
-        return

@@ -1,8 +1,11 @@
 """The loop: batches in, a trained model out, with metrics and checkpoints on the way."""
 
+import bisect
 import dataclasses
+import functools
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from jaxtyping import Array, Int
 
 from gossamer.training.checkpoints import Checkpoints
 from gossamer.training.config import TrainingConfig
-from gossamer.training.flops import model_flops
+from gossamer.training.flops import model_flops, patterns_of
 from gossamer.training.metrics import MetricsWriter
 from gossamer.training.pipeline import Batches, Corpus
 from gossamer.training.sharding import check_batch, make_mesh, put_batch
@@ -67,10 +70,13 @@ def train(
         progress: called with a name and how many steps there are; what it returns is called after
             each step.
 
+    Warns where the run ends before its method has every pattern in full.
+
     Raises:
         ValueError: the text or the devices do not do, the folder holds a run and is not to be
             resumed or has other settings, or a gradient is not finite and `on_nan` says stop.
     """
+    warn_of_an_early_end(config)
     folder = None if folder is None else Path(folder)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch, config.accumulate, mesh)
@@ -101,6 +107,30 @@ def train(
             writer.close()
     finally:
         checkpoints.close()
+
+
+def warn_of_an_early_end(config: TrainingConfig) -> None:
+    """Warns the caller's caller where what a run saves may be denser than its pattern.
+
+    It computes, so it is no part of making a config: presets are made when they are imported, which
+    must leave JAX as it is for `start_processes`.
+    """
+    method, steps = config.method, config.steps
+    if method is None:
+        return
+    for path, pattern in patterns_of(method, config.model).items():
+        if method.settled(pattern, steps):
+            continue
+        settled = functools.partial(method.settled, pattern)
+        first = bisect.bisect_left(range(2**30), True, lo=steps, key=settled)
+        name = type(method).__name__
+        warnings.warn(
+            f"The run ends after {steps} steps, and {name} may not have {path} at {pattern} before "
+            f"step {first}: what is saved would be denser. Train for {first} steps or more, or let "
+            f"{name} come to its end earlier.",
+            stacklevel=3,
+        )
+        return
 
 
 class _Run:
