@@ -195,8 +195,11 @@ class Staircase(_Ramp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stairs < 1:
-            raise ValueError(f"Staircase needs at least one stair, got stairs={self.stairs}.")
+        if self.stairs < 2:
+            raise ValueError(
+                f"Staircase needs a first and a last stair, got stairs={self.stairs}; for a single "
+                "one there is once(step)."
+            )
         if self.every != 1:
             raise ValueError(
                 f"Staircase updates when a stair begins, so every={self.every} has no meaning."
@@ -211,7 +214,7 @@ class Staircase(_Ramp):
         """The first step of this stair; -1 before the first stair."""
         assert self.stop is not None
         stair = jnp.clip(jnp.asarray(self._stair(step)), 0, self.stairs - 1)
-        length, gaps = max(self.stop - self.start, 1), max(self.stairs - 1, 1)
+        length, gaps = max(self.stop - self.start, 1), self.stairs - 1
         return jnp.where(step < self.start, -1, self.start - (-stair * length) // gaps)
 
     def _stair(self, step: Step) -> Step:

@@ -3,6 +3,7 @@
 Only comparisons are summed, so arrays may be sharded: what devices exchange are counts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -78,18 +79,30 @@ def keep_highest_of_all(
     room, keep = count - above, {}
     for name, array in bits.items():
         tied = array == lowest
-        keep[name] = (array > lowest) | (tied & (_ordinal(tied) <= room))
+        keep[name] = (array > lowest) | _first(tied, room)
         room = room - jnp.sum(tied, dtype=jnp.int32)
     return keep
 
 
-def _ordinal(marks: Bool[Array, "*dims"]) -> Int[Array, "*dims"]:
-    """Which mark this is, from 1, in row-major order; axis by axis, so that shards stay whole."""
-    if marks.ndim == 0:
-        return marks.astype(jnp.int32)
-    within = jnp.cumsum(marks, axis=-1, dtype=jnp.int32)
-    if marks.ndim == 1:
-        return within
-    totals = within[..., -1]
-    before = jnp.cumsum(totals.reshape(-1), dtype=jnp.int32).reshape(totals.shape) - totals
-    return within + before[..., None]
+def _first(marks: Bool[Array, "*dims"], count: int | Int[Array, ""]) -> Bool[Array, "*dims"]:
+    """The first `count` marks in row-major order.
+
+    Ties are few or none, so that mostly nothing is to be done; else the place behind the last is
+    found bit by bit as well: a running count would gather an array that is cut along its rows.
+    """
+
+    def cut() -> Bool[Array, "*dims"]:
+        places = jnp.zeros(marks.shape, jnp.uint32)
+        for axis in range(marks.ndim):
+            stride = jnp.uint32(math.prod(marks.shape[axis + 1 :]))
+            places += stride * jax.lax.broadcasted_iota(jnp.uint32, marks.shape, axis)
+
+        def raise_bit(done: Int[Array, ""], end: UInt32[Array, ""]) -> UInt32[Array, ""]:
+            later = end | (jnp.uint32(1) << (length - 1 - done).astype(jnp.uint32))
+            inside = jnp.sum(marks & (places < later), dtype=jnp.int32)
+            return jnp.where(inside <= count, later, end)
+
+        length = marks.size.bit_length()
+        return marks & (places < jax.lax.fori_loop(0, length, raise_bit, jnp.uint32(0)))
+
+    return jax.lax.cond(jnp.sum(marks, dtype=jnp.int32) <= count, lambda: marks, cut)

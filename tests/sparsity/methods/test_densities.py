@@ -17,7 +17,7 @@ SCHEDULES = [
     Linear(start=0, stop=8, every=5),
     Exponential(start=1, stop=1),
     Staircase(start=2, stop=12, stairs=4),
-    Staircase(start=3, stop=9, stairs=1),
+    Staircase(start=3, stop=9, stairs=2),
 ]
 
 
