@@ -11,12 +11,20 @@ import jax
 import optax
 
 
+@functools.cache
 def load() -> Any:
     """JaxPruner, with the alias that JAX has removed; weights without a mask are told by None."""
     if not hasattr(jax, "tree_map"):
         jax.tree_map = functools.partial(jax.tree.map, is_leaf=lambda leaf: leaf is None)
     import jaxpruner
+    from jaxpruner.algorithms import sparse_trainers
 
+    update = sparse_trainers.SET._update_masks
+
+    def update_masks(self: Any, mask: Any, *scores: Any, **given: Any) -> Any:
+        return None if mask is None else update(self, mask, *scores, **given)
+
+    sparse_trainers.SET._update_masks = update_masks
     return jaxpruner
 
 

@@ -16,10 +16,8 @@ def draw(path: pathlib.Path) -> None:
     """Draws the result of the benchmark that the file is named after."""
     result = json.loads(path.read_text())
     name = path.stem.partition("-")[0]
-    if name == "training_step":
-        plot = training(result)
-    else:
-        plot = decoding(result) if name == "decode" else products(result, name)
+    kinds = {"training_step": training, "sparse_training_step": sparsity, "decode": decoding}
+    plot = kinds[name](result) if name in kinds else products(result, name)
     path.with_suffix(".png").write_bytes(plot)
 
 
@@ -87,6 +85,19 @@ def training(result: dict) -> bytes:
             panels.setdefault(f"{row['model']}, {part}", []).append(bar)
     title = f"Training with int8 products, {result['tokens']} tokens; {result['machine']}"
     return bar_panels(panels, x="ms", title=title)
+
+
+def sparsity(result: dict) -> bytes:
+    """A panel for every kind of step: how many times as long as a dense one it takes."""
+    panels: dict[str, list[Bar]] = {}
+    for row in sorted(result["rows"], key=lambda row: row["ratio"]):
+        series, _, method = row["variant"].partition(" ")
+        if series == "dense":
+            series, method = "control", row["variant"]
+        bar = Bar(method, row["ratio"], series, f"{row['ratio']:.2f}")
+        panels.setdefault(f"{row['kind']} step", []).append(bar)
+    title = f"CPU time over that of a dense step; {result['machine']}"
+    return bar_panels(panels, x="times a dense step, logarithmic", title=title, log_x=True)
 
 
 if __name__ == "__main__":

@@ -167,13 +167,13 @@ def ours(model: Model, name: str, make: Callable[[Recipe], Method], pattern: Pat
     # Methods with dense weights look for the masks of the next step at the end of this one.
     update_at = STOP // 2 - 1 if isinstance(method, STE | SRSTE) else STOP // 2
     steps = {"ordinary": STOP // 2 + EVERY // 2, "update": update_at}
-    if isinstance(method, Frozen):
+    if type(method) is Frozen:  # SET and RigL are kinds of it
         steps = {"ordinary": 0}
     elif isinstance(method, STE | SRSTE | MdGf) and method.schedule.every == 1:
         steps = {"every step": 0}
     for kind, number in steps.items():
         params = model.params()
-        if isinstance(method, Frozen):
+        if type(method) is Frozen:
             params |= {
                 path: weight * pattern.mask(jnp.abs(weight), -2)
                 for path, weight in method.selected(params).items()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from gossamer.parameters import leaves_by_path, replace_leaves
 from gossamer.sparsity import NM, Block, Channel, Cubic, Unstructured
@@ -184,11 +184,16 @@ def nnx_state():
     return nnx.state(nnx.Linear(16, 8, rngs=nnx.Rngs(0)), nnx.Param)
 
 
+def linen_params():
+    return linen.Dense(8).init(jax.random.key(0), jnp.ones((1, 16)))
+
+
 TREES = {
     "bare": lambda: {"kernel": jnp.ones((16, 8))},
     "list_and_none": lambda: [{"kernel": jnp.ones((16, 8)), "bias": None}, jnp.ones(3)],
     "namedtuple": lambda: Layer(jnp.ones((16, 8)), None),
     "nnx": nnx_state,
+    "linen": linen_params,
     "equinox": lambda: Equinox(jnp.ones((16, 8))),
     "haiku": lambda: {"mlp/~/linear": {"kernel": jnp.ones((16, 8)), "b": jnp.zeros(8)}},
 }

@@ -9,7 +9,7 @@ import pytest
 from gossamer.evaluation import perplexity
 from gossamer.parameters import leaves_by_path
 from gossamer.recipe import Recipe
-from gossamer.sparsity.methods import SET, SRSTE, STEP, MaskDecay, MdGf, OneShot, RigL, SdGf
+from gossamer.sparsity.methods import SET, SRSTE, STE, STEP, MaskDecay, MdGf, OneShot, RigL, SdGf
 from gossamer.sparsity.schedules import Periodic
 from gossamer.training import (
     AdamW,
@@ -96,6 +96,19 @@ def step_on(config):
     """A compiled step, its state, and a batch."""
     step = Step(config, make_mesh(config.mesh))
     return step, step.init(), put_batch(step.mesh, corpus().evaluation(16, 4))
+
+
+def test_metrics_tell_what_masks_do_and_which_gradients_pass():
+    method = MdGf(recipe=RECIPE, start=1, stop=3)
+    history = train(run(method=method), corpus=corpus()).history
+    assert [row["sparsity"] for row in history] == [0.5] * 6
+    assert all(0 < row["gradient_variance"] < 1 for row in history)
+    strict = train(run(method=MaskDecay(recipe=RECIPE, weight=0.0)), corpus=corpus()).history
+    through = train(run(method=STE(recipe=RECIPE)), corpus=corpus()).history
+    # The first steps see the same weights; then one lets the gradients of pruned weights through.
+    assert strict[0]["loss"] == through[0]["loss"]
+    assert strict[0]["gradient_variance"] != through[0]["gradient_variance"]
+    assert "flips" not in train(run(), corpus=corpus()).history[0]
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole():
