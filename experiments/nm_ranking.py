@@ -187,7 +187,7 @@ def measure(run: Run, corpus: Corpus) -> dict[str, Any]:
     for name, transposable in (("flops", True), ("flops_dense_input_gradient", False)):
         cost = run.flops(transposable=transposable)
         row[name] = cost / dense.flops()
-    method = run.method
+    method = run.config.method  # with its louder loss
     if method is not None:
         row |= behaviour(trained.history, run.steps)
         memory = method.find(trained.state.optimizer).memory
