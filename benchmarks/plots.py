@@ -95,9 +95,9 @@ def sparsity(result: dict) -> bytes:
         if series == "dense":
             series, method = "control", row["variant"]
         bar = Bar(method, row["ratio"], series, f"{row['ratio']:.2f}")
-        panels.setdefault(f"{row['kind']} step", []).append(bar)
+        panels.setdefault(row["kind"].removesuffix(" step") + " step", []).append(bar)
     title = f"CPU time over that of a dense step; {result['machine']}"
-    return bar_panels(panels, x="times a dense step, logarithmic", title=title, log_x=True)
+    return bar_panels(panels, x="times a dense step", title=title)
 
 
 if __name__ == "__main__":
