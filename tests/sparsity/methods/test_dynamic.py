@@ -121,3 +121,15 @@ def test_the_fraction_dropped_falls_along_a_cosine_to_nothing():
     method = SET(recipe=recipe(Unstructured(0.5)), schedule=SCHEDULE, drop_fraction=0.4)
     fractions = [float(method.dropped(jnp.int32(step))) for step in (0, 50, 100)]
     np.testing.assert_allclose(fractions, [0.4, 0.2, 0.0], atol=1e-7)
+
+
+@pytest.mark.parametrize("broken", [np.inf, np.nan])
+def test_what_survives_stays_whatever_gradients_are(broken):
+    method = RigL(
+        recipe=recipe(Unstructured(0.5)), schedule=SCHEDULE, drop_fraction=0.25, drive="host"
+    )
+    # Kept are the last four, of which the third is the smallest: equal scores prefer the first.
+    weights = [0, 0, 0, 0, 0.8, 0.7, 0.1, 0.5]
+    mask, _ = refreshed(method, weights, [broken] * 8, [0] * 4 + [1] * 4)
+    assert {4, 5, 7} < set(np.flatnonzero(mask))
+    assert mask.sum() == 4

@@ -87,7 +87,8 @@ class Dynamic(StaticRandom):
             weight = weights[path]
             keep = state.masks[path].keep(weight.shape)
             left = survivors(pattern, jnp.abs(weight), keep, self.axis, fraction)
-            grown = self.growth(path, weight, gradients[path], state.step)
+            # Below Inf, so that an Inf or NaN gradient cannot take the place of what survives.
+            grown = jnp.nan_to_num(self.growth(path, weight, gradients[path], state.step))
             masks[path] = pattern.mask(jnp.where(left, jnp.inf, grown), self.axis)
         grown = {path: mask & ~state.masks[path].keep(mask.shape) for path, mask in masks.items()}
         changed = self.change(state, weights, masks)
