@@ -80,7 +80,10 @@ class Pruner(Method):
     def update(self, grads: Any, state: SparseState, params: Any) -> tuple[Any, SparseState]:
         """Gradients as they are; new masks where the schedule has them."""
         if self.drive == "host":
-            return grads, state
+            # What the host changed, it changed for this step; later steps have no flips.
+            due = jnp.asarray(self.schedule.due(state.step))
+            flips = {path: jnp.where(due, count, 0) for path, count in state.flips.items()}
+            return grads, dataclasses.replace(state, flips=flips)
         return grads, jax.lax.cond(
             jnp.asarray(self.schedule.due(state.step)),
             lambda: self._renewed(grads, state, params),
