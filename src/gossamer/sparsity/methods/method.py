@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -142,7 +143,7 @@ class Method:
 
     def forward(self, weights: Weights, state: SparseState) -> Weights:
         """What the forward pass sees of the selected weights."""
-        return {path: state.masks[path].apply(weight) for path, weight in weights.items()}
+        return {path: mask.apply(weights[path]) for path, mask in state.masks.items()}
 
     def density(self, pattern: Pattern, step: Step) -> float | Float[Array, ""]:
         """The fraction of a weight of this pattern that the forward pass of a step multiplies by.
@@ -271,7 +272,7 @@ class Method:
         found, weights = self.find(state).masks, self.selected(params)
         return {path: mask.keep(weights[path].shape) for path, mask in found.items()}
 
-    def with_masks(self, state: Any, masks: Mapping[str, Bool[Array, "*dims"]]) -> Any:
+    def with_masks(self, state: Any, masks: Mapping[str, Bool[Array | np.ndarray, "*dims"]]) -> Any:
         """The optimizer's state with these masks instead.
 
         Raises:
