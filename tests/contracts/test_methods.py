@@ -170,6 +170,31 @@ def test_works_with_any_optax_optimizer_and_keeps_the_structure_of_its_state(
     assert shapes(after) == shapes((params, jax.eval_shape(lambda: state)))
 
 
+FLOATS = {  # dtypes of weights and gradients; optax's Adam itself widens moments below gradients
+    "float32": (jnp.float32, jnp.float32),
+    "bfloat16": (jnp.bfloat16, jnp.bfloat16),
+    "mixed": (jnp.float32, jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("floats", FLOATS)
+@pytest.mark.parametrize(("name", "pattern"), ONE_OF_EACH)
+def test_a_step_gives_the_types_that_it_takes_so_nothing_compiles_twice(name, pattern, floats):
+    method = METHODS[name](recipe=recipe(PATTERNS[pattern]))
+    optimizer, (stored, given) = optimizer_for(method), FLOATS[floats]
+    params = jax.tree.map(lambda leaf: leaf.astype(stored), parameters())
+
+    def step(params, state):
+        weights = method.weights(params, state)
+        grads = jax.tree.map(lambda leaf: leaf.astype(given), jax.grad(loss)(weights, *batch()))
+        updates, state = optimizer.update(grads, state, params, weights=weights)
+        return optax.apply_updates(params, updates), state
+
+    before = params, jax.eval_shape(optimizer.init, params)
+    types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
+    assert types(jax.eval_shape(step, *before)) == types(before)
+
+
 class Layer(NamedTuple):
     kernel: jax.Array
     bias: jax.Array | None

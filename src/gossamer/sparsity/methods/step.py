@@ -222,5 +222,5 @@ def _step(mean: Array, square: Array, on: Array, eps: float) -> Array:
 
 def _change(new: Array, old: Array) -> Float[Array, " 2"]:
     """Sums of the change and of its logarithm."""
-    change = jnp.abs(new - old)
+    change = jnp.abs(new.astype(jnp.float32) - old.astype(jnp.float32))
     return jnp.stack([change.sum(), jnp.log(change).sum()])
