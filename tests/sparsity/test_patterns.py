@@ -208,3 +208,10 @@ def test_block_refuses_what_its_blocks_do_not_fill():
 def test_block_of_no_size_is_refused(shape):
     with pytest.raises(ValueError, match="two positive lengths, got shape="):
         Block(0.5, shape)
+
+
+def test_sums_of_bfloat16_scores_are_not_rounded():
+    """In bfloat16, which has 8 bits, 256 + 1 would tie with 256 + 0."""
+    scores = jnp.array([[256.0, 0.0], [256.0, 1.0]], jnp.bfloat16)
+    np.testing.assert_array_equal(Channel(0.5).mask(scores, 0), [[False] * 2, [True] * 2])
+    np.testing.assert_array_equal(Block(0.5, (1, 2)).mask(scores, 0), [[False] * 2, [True] * 2])

@@ -177,11 +177,12 @@ class Block:
     def pool(
         self, scores: Float[Array, "rows cols"], axis: int
     ) -> Float[Array, "blockrows blockcols"]:
-        """The sum of each block."""
+        """The sum of each block, in float32: rounded to bfloat16 sums tie."""
         self.check(scores.shape, axis)
         high, wide = self._lengths(axis)
         rows, cols = scores.shape
-        return scores.reshape(rows // high, high, cols // wide, wide).sum(axis=(1, 3))
+        blocks = scores.reshape(rows // high, high, cols // wide, wide)
+        return blocks.sum(axis=(1, 3), dtype=jnp.float32)
 
     def spread(
         self, keep: Bool[Array, "blockrows blockcols"], axis: int
@@ -224,9 +225,9 @@ class Channel:
         return jnp.broadcast_to(self.spread(keep, axis), scores.shape)
 
     def pool(self, scores: Float[Array, "*dims"], axis: int) -> Float[Array, "*units"]:
-        """The sum of each input; the other axes have length 1."""
+        """The sum of each input, in float32; the other axes have length 1."""
         others = tuple(i for i in range(scores.ndim) if i != axis % scores.ndim)
-        return scores.sum(axis=others, keepdims=True)
+        return scores.sum(axis=others, keepdims=True, dtype=jnp.float32)
 
     def spread(self, keep: Bool[Array, "*dims"], axis: int) -> Bool[Array, "*dims"]:
         """What is kept of the inputs, to be broadcast over the other axes."""
