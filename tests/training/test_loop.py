@@ -13,6 +13,7 @@ from gossamer.sparsity.methods import SET, SRSTE, STE, STEP, MaskDecay, MdGf, On
 from gossamer.sparsity.schedules import Periodic
 from gossamer.training import (
     AdamW,
+    Batches,
     MeshConfig,
     QuantizationConfig,
     Step,
@@ -71,6 +72,19 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path):
         train(other, folder=tmp_path / "killed", corpus=corpus(), resume=True)
     with pytest.raises(ValueError, match="holds a run of 6 steps: resume it"):
         train(config, folder=tmp_path / "killed", corpus=corpus())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [False, True], ids=["bytes", "bits"])
+def test_a_run_killed_between_two_changes_of_masks_resumes_with_the_same_bits(tmp_path, packed):
+    schedule = Periodic(start=1, every=2, stop=5)
+    config = run(method=RigL(recipe=RECIPE, schedule=schedule, packed=packed))
+    whole = train(config, corpus=corpus())
+    with pytest.raises(KilledError):
+        train(config, folder=tmp_path, corpus=corpus(), progress=killed_after(5))
+    resumed = train(config, folder=tmp_path, corpus=corpus(), resume=True)
+    assert equal(whole.state, resumed.state)
+    assert [row["flips"] > 0 for row in whole.history] == [False, True] * 2 + [False, False]
 
 
 def test_a_trained_model_is_one_of_ours_and_has_the_loss_that_was_measured():
@@ -229,3 +243,22 @@ def test_the_warning_comes_before_anything_is_done():
         pytest.raises(ValueError, match="A batch of 4 does not divide among 8 devices"),
     ):
         train(config, corpus=corpus())
+
+
+def test_a_run_goes_on_past_the_batches_that_break_it_and_counts_them():
+    """The embedding of one byte is not a number: batches with it change nothing."""
+    text = corpus()
+    learned = np.where(np.arange(text.learned.size) == 500, ord("~"), text.learned)
+    text = dataclasses.replace(text, learned=learned)
+    config = run(method=SRSTE(recipe=RECIPE), on_nan="skip", steps=18)
+    weights = Step(config, make_mesh(config.mesh)).init().params
+    broken = {path: np.array(weight) for path, weight in weights.items()}
+    broken["embedding.kernel"][:, ord("~")] = np.nan
+    trained = train(config, corpus=text, params=broken)
+    batches = Batches(text.learned, context=config.context, batch=config.batch, seed=config.seed)
+    met = [bool((next(batches)[:, :-1] == ord("~")).any()) for _ in range(config.steps)]
+    assert 0 < sum(met) < len(met)
+    assert trained.skipped == sum(met)
+    assert [row["skipped"] for row in trained.history] == [float(each) for each in met]
+    assert int(config.method.find(trained.state.optimizer).step) == len(met) - sum(met)
+    assert np.isfinite(trained.weights[UP]).all()
