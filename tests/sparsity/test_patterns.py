@@ -215,3 +215,23 @@ def test_sums_of_bfloat16_scores_are_not_rounded():
     scores = jnp.array([[256.0, 0.0], [256.0, 1.0]], jnp.bfloat16)
     np.testing.assert_array_equal(Channel(0.5).mask(scores, 0), [[False] * 2, [True] * 2])
     np.testing.assert_array_equal(Block(0.5, (1, 2)).mask(scores, 0), [[False] * 2, [True] * 2])
+
+
+@pytest.mark.parametrize("pattern", [NM(3, 16), NM(3, 32), NM(64, 128)], ids=str)
+def test_large_groups_agree_with_a_stable_sort_ties_and_zeros_of_both_signs_included(pattern):
+    random = np.random.default_rng(0)
+    scores = random.integers(-2, 3, (256, 3)).astype(np.float32) * random.choice([-1, 1], (256, 3))
+    groups = np.moveaxis(scores, 0, -1).reshape(-1, pattern.m)
+    want = np.argsort(np.argsort(-groups, kind="stable"), kind="stable") < pattern.n
+    got = np.moveaxis(np.asarray(nm_mask(pattern, scores, axis=0)), 0, -1)
+    np.testing.assert_array_equal(got.reshape(want.shape), want)
+
+
+@pytest.mark.parametrize("pattern", [NM(2, 4), NM(1, 16), NM(1, 32), NM(16, 128)], ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_mask_of_groups_takes_no_more_memory_than_a_few_copies_of_the_scores(pattern, axis):
+    """All pairs of a group at once would be m copies: JaxPruner's 2:4 has three of temporaries."""
+    scores = jax.ShapeDtypeStruct((4096, 4096), jnp.float32)
+    temporaries = nm_mask.lower(pattern, scores, axis=axis).compile().memory_analysis()
+    copies = temporaries.temp_size_in_bytes / (4 * 4096 * 4096)
+    assert copies <= (1 if pattern.m <= 16 else 4)
