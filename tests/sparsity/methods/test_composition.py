@@ -58,14 +58,16 @@ def assert_same(method, got, want):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_scan_trains_as_a_loop_does(name):
+def test_scan_gives_the_bits_of_a_loop(name):
     method = SOME[name]()
     optimizer = method.wrap(momentum())
     step, start = stepper(method, optimizer), parameters()
     got, _ = jax.lax.scan(
         lambda carry, _: (step(*carry), None), (start, optimizer.init(start)), None, length=8
     )
-    assert_same(method, got, train(method, optimizer, 8))
+    want = train(method, optimizer, 8)
+    for mine, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def primitives(jaxpr):
