@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import Periodic, Unstructured
 from gossamer.sparsity.methods import SET, RigL
 from tests.sparsity.methods.problem import recipe
@@ -57,20 +58,34 @@ def test_what_was_dropped_may_grow_again_at_once():
     assert set(np.flatnonzero(mask)) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (8, 4), (5, 7), (2, 6, 4)])
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95])
-@pytest.mark.parametrize("kind", [SET, RigL])
-def test_the_number_of_weights_never_changes(kind, sparsity, shape):
-    params = {"kernel": jax.random.normal(jax.random.key(0), shape)}
-    method = kind(recipe=recipe(Unstructured(sparsity)), schedule=SCHEDULE, drive="host")
-    optimizer = method.wrap(optax.adam(1e-2))
-    state = optimizer.init(params)
-    before = int(method.masks(params, state)["kernel"].sum())
-    assert before == params["kernel"].size - int(np.floor(sparsity * params["kernel"].size))
-    for seed in range(3):
-        grads = {"kernel": jax.random.normal(jax.random.key(seed), shape)}
-        state = optimizer.refresh(grads, state, params)
-        assert int(method.masks(params, state)["kernel"].sum()) == before
+SPARSITIES = [0.0, 0.5, 0.95]
+SHAPES = [(1,), (3,), (8, 4), (5, 7), (2, 6, 4)]
+
+
+@pytest.mark.parametrize("kind", [SET, RigL], ids=lambda kind: kind.__name__)
+def test_the_number_of_weights_never_changes_but_their_places_do(kind):
+    """Every shape at every sparsity, as weights of one tree: a single program is compiled."""
+    rules = tuple(Rule(path=rf"{s}\(.*", pattern=Unstructured(s)) for s in SPARSITIES)
+    shapes = {f"{sparsity}{shape}": shape for sparsity in SPARSITIES for shape in SHAPES}
+    random = np.random.default_rng(0)
+    draw = lambda: {k: np.float32(random.normal(size=s)) for k, s in shapes.items()}  # noqa: E731
+    method = kind(recipe=Recipe(rules=rules), schedule=SCHEDULE, axis=-1, drive="host")
+    optimizer = method.wrap(optax.sgd(0.1))
+    refresh, moved = jax.jit(optimizer.refresh), dict.fromkeys(shapes, 0)
+    params = jax.tree.map(jnp.asarray, draw())
+    state = jax.jit(optimizer.init)(params)
+    for _ in range(4):
+        for path, mask in method.masks(params, state).items():
+            sparsity = float(path.split("(")[0])
+            kept = params[path].size - np.floor(sparsity * params[path].size)
+            assert np.asarray(mask).sum() == kept, path
+        state = refresh(draw(), state, params)
+        moved = {path: moved[path] + int(state.sparse.flips[path]) for path in shapes}
+    for path, shape in shapes.items():
+        if path.startswith("0.0") or shape == (1,):
+            assert moved[path] == 0, path
+        elif path.startswith("0.5") and shape != (3,):
+            assert moved[path] > 0, path
 
 
 MOMENTS = {
