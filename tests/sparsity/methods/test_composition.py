@@ -1,5 +1,7 @@
 """Methods inside what JAX and optax do with functions: loops, maps, chains, precisions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -355,3 +357,33 @@ def test_training_in_few_bits_learns_and_stays_sparse_in_either_order(order):
         assert (groups.sum(axis=1) <= 2).all()
         if order.startswith("round"):
             assert all(len(np.unique(column)) <= 16 for column in kernel.T)
+
+
+INT4 = Rule(path=r".*kernel", weights=Int(4))
+
+
+def materialized(weights):
+    return {name: np.asarray(layer["kernel"].materialize()) for name, layer in weights.items()}
+
+
+def test_pruned_first_a_method_trains_at_the_rounded_values_of_what_its_masks_leave():
+    method, params = SRSTE(recipe=recipe()), parameters()
+    weights = method.weights(params, method.init(params))
+    seen = materialized(quantize_aware(weights, Recipe(rules=(INT4,)), multiply="fake"))
+    for name, kernel in seen.items():
+        want = Int(4).encode(weights[name]["kernel"]).decode()
+        np.testing.assert_array_equal(kernel, want)
+        assert (kernel[kernels(weights)[name] == 0] == 0).all()
+
+
+def test_rounded_first_a_method_trains_at_what_its_masks_leave_of_the_rounded_values():
+    method, params = SRSTE(recipe=recipe()), parameters()
+    masks = method.masks(params, method.init(params))
+    both = Recipe(rules=(dataclasses.replace(INT4, pattern=NM(2, 4)),))
+    with pytest.warns(UserWarning, match="quantized before they are pruned"):
+        wrapped = quantize_aware(
+            params, both, multiply="fake", masks=masks, order="quantize-then-prune"
+        )
+    for name, kernel in materialized(wrapped).items():
+        rounded = Int(4).encode(params[name]["kernel"]).decode()  # by the scales of all weights
+        np.testing.assert_array_equal(kernel, np.where(masks[f"{name}.kernel"], rounded, 0))
