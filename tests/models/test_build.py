@@ -87,7 +87,6 @@ def test_one_compilation_serves_all_blocks_of_a_model(family, kind):
     x = jnp.ones((1, 4, 32))
     outs = [apply(graph, state, x) for graph, state in splits]
     assert len(traces) == 1
-    assert apply._cache_size() == 1
     np.testing.assert_array_equal(outs[0], outs[2])  # the same block, built alone and in the model
     assert np.abs(outs[0] - outs[1]).max() > 1e-3  # different blocks
 

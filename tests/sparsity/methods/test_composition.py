@@ -165,12 +165,18 @@ def test_shard_map_over_the_batch_trains_as_one_device_does(name):
 )
 def test_an_n_that_changes_never_compiles_again(method):
     optimizer, params = method.wrap(optax.sgd(0.1)), parameters()
-    state, step, kept = optimizer.init(params), stepper(method, optimizer), set()
+    state, inner, kept, traces = optimizer.init(params), stepper(method, optimizer), set(), []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(None)  # JAX's own count of programs falls when other tests need the room
+        return inner(params, state)
+
     for _ in range(9):
         params, state = step(params, state)
         kept.add(int(method.masks(params, state)["first.kernel"][:8, 0].sum()))
     assert len(kept) > 2
-    assert step._cache_size() == 1
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("name", EACH)
