@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from gossamer.sparsity.selection import count_marks
 
 
 @struct.dataclass
@@ -46,6 +48,19 @@ class Mask:
     def apply(self, weight: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
         """Zeros for what is not kept, whatever was there, Inf and NaN too."""
         return jnp.where(self.keep(weight.shape), weight, jnp.zeros((), weight.dtype))
+
+    def kept(self) -> Int[Array, ""]:
+        """How many are kept."""
+        return self._count(self.stored)
+
+    def flips(self, other: "Mask") -> Int[Array, ""]:
+        """In how many places another mask of the same shape and storage differs."""
+        return self._count(self.stored ^ other.stored)
+
+    def _count(self, stored: Any) -> Int[Array, ""]:
+        if not self.packed:
+            return count_marks(stored)
+        return jnp.sum(jax.lax.population_count(stored), dtype=jnp.int32)
 
     @property
     def nbytes(self) -> int:

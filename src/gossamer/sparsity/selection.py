@@ -11,6 +11,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
+def count_marks(marks: Bool[Array, "*dims"]) -> Int[Array, ""]:
+    """How many marks are True.
+
+    XLA sums booleans as an array of int32, at a quarter of the speed on a CPU: here the ones in
+    words of four booleans are counted.
+
+    Example:
+        >>> int(count_marks(jnp.array([[True, False, False, True]])))
+        2
+    """
+    if marks.ndim == 0 or marks.shape[-1] % 4:
+        return jnp.sum(marks, dtype=jnp.int32)
+    fours = marks.astype(jnp.uint8).reshape(*marks.shape[:-1], marks.shape[-1] // 4, 4)
+    words = jax.lax.bitcast_convert_type(fours, jnp.uint32)
+    return jnp.sum(jax.lax.population_count(words), dtype=jnp.int32)
+
+
 def score_bits(scores: Float[Array, "*dims"]) -> UInt32[Array, "*dims"]:
     """Integers in the order of the scores, -0.0 as 0.0; no score is NaN.
 
@@ -44,7 +61,7 @@ def lowest_of_highest(
 
     def lower_bit(place: Int[Array, ""], found: UInt32[Array, ""]) -> UInt32[Array, ""]:
         higher = found | (jnp.uint32(1) << (31 - place).astype(jnp.uint32))
-        above = sum(jnp.sum(array >= higher, dtype=jnp.int32) for array in arrays)
+        above = sum(count_marks(array >= higher) for array in arrays)
         return jnp.where(above >= count, higher, found)
 
     return jax.lax.fori_loop(0, 32, lower_bit, jnp.uint32(0))
@@ -75,12 +92,12 @@ def keep_highest_of_all(
         Array([ True, False], dtype=bool)
     """
     lowest = lowest_of_highest(list(bits.values()), count)
-    above = sum(jnp.sum(array > lowest, dtype=jnp.int32) for array in bits.values())
+    above = sum(count_marks(array > lowest) for array in bits.values())
     room, keep = count - above, {}
     for name, array in bits.items():
         tied = array == lowest
         keep[name] = (array > lowest) | _first(tied, room)
-        room = room - jnp.sum(tied, dtype=jnp.int32)
+        room = room - count_marks(tied)
     return keep
 
 
@@ -99,10 +116,10 @@ def _first(marks: Bool[Array, "*dims"], count: int | Int[Array, ""]) -> Bool[Arr
 
         def raise_bit(done: Int[Array, ""], end: UInt32[Array, ""]) -> UInt32[Array, ""]:
             later = end | (jnp.uint32(1) << (length - 1 - done).astype(jnp.uint32))
-            inside = jnp.sum(marks & (places < later), dtype=jnp.int32)
+            inside = count_marks(marks & (places < later))
             return jnp.where(inside <= count, later, end)
 
         length = marks.size.bit_length()
         return marks & (places < jax.lax.fori_loop(0, length, raise_bit, jnp.uint32(0)))
 
-    return jax.lax.cond(jnp.sum(marks, dtype=jnp.int32) <= count, lambda: marks, cut)
+    return jax.lax.cond(count_marks(marks) <= count, lambda: marks, cut)

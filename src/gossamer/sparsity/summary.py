@@ -51,8 +51,7 @@ def summary(state: Any, params: Any, grads: Any = None) -> dict[str, dict[str, F
     masks = {path: mask for each in states for path, mask in each.masks.items()}
     flips = {path: count for each in states for path, count in each.flips.items()}
     sizes = {path: weights[path].size for path in masks}
-    kept = {path: jnp.sum(mask.keep(weights[path].shape)) for path, mask in masks.items()}
-    pruned = {path: sizes[path] - kept[path] for path in masks}
+    pruned = {path: sizes[path] - mask.kept() for path, mask in masks.items()}
     result = {"sparsity": _fractions(pruned, sizes), "flips": _fractions(flips, sizes)}
     if grads is not None:
         gradients = leaves_by_path(grads)

@@ -76,7 +76,7 @@ class DenseStorage(Method):
         }
 
         def change() -> SparseState:
-            return self.change(state, new, self._new_masks(new, params, state.step))
+            return self.change(state, self._new_masks(new, params, state.step))
 
         if self.schedule.start == 0 and self.schedule.every == 1:
             return updates, inner, change()

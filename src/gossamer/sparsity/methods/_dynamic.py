@@ -14,7 +14,7 @@ from gossamer.sparsity.methods.method import SparseState, no_flips
 from gossamer.sparsity.methods.static_random import StaticRandom
 from gossamer.sparsity.patterns import NM, Pattern, Unstructured
 from gossamer.sparsity.schedules import Schedule
-from gossamer.sparsity.selection import keep_highest, score_bits
+from gossamer.sparsity.selection import count_marks, keep_highest, score_bits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Dynamic(StaticRandom):
             grown = jnp.nan_to_num(self.growth(path, weight, gradients[path], state.step))
             masks[path] = pattern.mask(jnp.where(left, jnp.inf, grown), self.axis)
         grown = {path: mask & ~state.masks[path].keep(mask.shape) for path, mask in masks.items()}
-        changed = self.change(state, weights, masks)
+        changed = self.change(state, masks)
         if self.drive == "host":
             changed = dataclasses.replace(changed, step=optax.safe_increment(state.step))
         return reset(inner_state, grown, params, inner), changed
@@ -113,8 +113,7 @@ def survivors(
     else:
         units = pattern.pool(scores, axis)
         kept = pattern.pool(keep.astype(scores.dtype), axis) > 0
-    count = jnp.sum(kept, dtype=jnp.int32)
-    left = jnp.round(count * (1 - fraction)).astype(jnp.int32)
+    left = jnp.round(count_marks(kept) * (1 - fraction)).astype(jnp.int32)
     highest = keep_highest(score_bits(jnp.where(kept, units, -1)), left)
     if isinstance(pattern, NM | Unstructured):
         return highest

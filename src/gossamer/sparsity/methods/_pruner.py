@@ -74,8 +74,7 @@ class Pruner(Method):
 
     def _renewed(self, grads: Any, state: SparseState, params: Any) -> SparseState:
         """The state with the masks of this step."""
-        masks = self.new_masks(grads, state, params)
-        return self.change(state, self.selected(params), masks)
+        return self.change(state, self.new_masks(grads, state, params))
 
     def update(self, grads: Any, state: SparseState, params: Any) -> tuple[Any, SparseState]:
         """Gradients as they are; new masks where the schedule has them."""

@@ -318,15 +318,10 @@ class Method:
         name = zlib.crc32(path.encode()) & 0x7FFFFFFF
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), name), step)
 
-    def change(
-        self, state: SparseState, weights: Weights, keep: Mapping[str, Bool[Array, "*dims"]]
-    ) -> SparseState:
+    def change(self, state: SparseState, keep: Mapping[str, Bool[Array, "*dims"]]) -> SparseState:
         """The state with these masks, and how many places of each differ."""
-        flips = {
-            path: jnp.sum(keep[path] != mask.keep(weights[path].shape), dtype=jnp.int32)
-            for path, mask in state.masks.items()
-        }
         masks = {path: Mask.of(keep[path], self.packed) for path in state.masks}
+        flips = {path: masks[path].flips(old) for path, old in state.masks.items()}
         return dataclasses.replace(state, masks=masks, flips=flips)
 
     def _check(self, params: Any) -> None:
