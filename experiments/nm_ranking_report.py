@@ -21,6 +21,9 @@ the second column is for hardware that cannot skip zeros in the gradient of the 
 and thresholds were set before the runs, at about half of what another implementation had
 measured.
 """
+GELU = """
+With GELU in the feed-forward layers, as in the published model, instead of OPT's ReLU:
+"""
 Row = dict[str, Any]
 
 
@@ -35,11 +38,12 @@ class Check(NamedTuple):
 
 
 class Results:
-    """Rows by what they are: of the usual number of steps, seeds in order."""
+    """Rows of one activation by what they are: of the usual number of steps, seeds in order."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = sorted(rows, key=lambda row: row["seed"])
-        self.steps = min((row["steps"] for row in rows), default=0)
+    def __init__(self, rows: Sequence[Row], activation: str = "relu") -> None:
+        mine = [row for row in rows if row["activation"] == activation]
+        self.rows = sorted(mine, key=lambda row: row["seed"])
+        self.steps = min((row["steps"] for row in self.rows), default=0)
 
     def of(self, recipe: str, pattern: str = "1:16", steps: int | None = None) -> list[Row]:
         """A recipe's rows."""
@@ -174,28 +178,39 @@ CHECKS: tuple[Callable[[Results], Check], ...] = (
     *(_noise, _churn, _ranking, _parity, _backward),
     *(_decay_rate, _dense_start, _auto_switch, _equal_flops),
 )
+WITH_GELU = (_noise, _churn, _ranking, _parity, _dense_start)
 
 
 def write(rows: Sequence[Row], out: pathlib.Path) -> None:
     """Writes `nm-training.md` and its plots, if the runs that the checks ask for are there."""
-    found = Results(rows)
+    found, gelu = Results(rows), Results(rows, "gelu")
     names = list(dict.fromkeys(row["recipe"] for row in found.rows))
     try:
         checks = [check(found) for check in CHECKS]
+        smooth = [check(gelu) for check in WITH_GELU]
     except (ValueError, IndexError, KeyError) as error:
         print(f"No report yet, runs are missing: {error}")
         return
-    (out / "nm-training.md").write_text("\n".join(_page(found, names, checks)) + "\n")
+    (out / "nm-training.md").write_text("\n".join(_page(found, names, checks, gelu, smooth)) + "\n")
     (out / "nm-training.png").write_bytes(_losses_plot(found, names))
     (out / "nm-training-noise.png").write_bytes(_curves_plot(found))
 
 
-def _page(found: Results, names: Sequence[str], checks: Sequence[Check]) -> Iterator[str]:
+def _page(
+    found: Results,
+    names: Sequence[str],
+    checks: Sequence[Check],
+    gelu: Results,
+    smooth: Sequence[Check],
+) -> Iterator[str]:
     yield HEAD
     yield from _checks_table(checks)
-    for pattern in ("1:16", "2:4"):
-        yield f"\n## {pattern}\n"
-        yield from _losses_table(found, names, pattern)
+    yield GELU
+    yield from _checks_table(smooth)
+    for results, title in ((found, ""), (gelu, " with GELU")):
+        for pattern in ("1:16", "2:4"):
+            yield f"\n## {pattern}{title}\n"
+            yield from _losses_table(results, names, pattern)
     yield "\n![Losses above dense](nm-training.png)\n"
     yield "![Gradient variance and flips](nm-training-noise.png)"
 
@@ -216,7 +231,8 @@ def _losses_table(found: Results, names: Sequence[str], pattern: str) -> Iterato
     yield "| --- " * len(titles) + "|"
     groups = [found.of(name, pattern) for name in names]
     longer = max(row["steps"] for row in found.rows)
-    groups.append(found.of(REFINED, pattern, longer))
+    if longer > found.steps:
+        groups.append(found.of(REFINED, pattern, longer))
     if pattern != "1:16":
         groups.insert(0, found.of("dense"))
     groups = [group for group in groups if group]

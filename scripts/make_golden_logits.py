@@ -65,6 +65,7 @@ CONFIGS = {
     ),
     "opt_tied": OPTConfig(**OPT),
     "opt_untied": OPTConfig(**OPT, tie_word_embeddings=False),
+    "opt_gelu": OPTConfig(**OPT, activation_function="gelu"),
 }
 
 

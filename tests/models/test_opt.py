@@ -33,7 +33,9 @@ def test_a_config_of_transformers_is_read():
     assert CONFIG.num_kv_heads == 12
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_layers": 0}, {"tied": False}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_layers": 0}, {"tied": False}, {"activation": "gelu"}], ids=str
+)
 def test_written_configs_read_back_equal(changes):
     config = dataclasses.replace(CONFIG, **changes)
     assert OptConfig.from_hf(config.to_hf()) == config
@@ -48,6 +50,7 @@ def test_every_field_reaches_the_config_file():
         num_heads=6,
         max_positions=34,
         tied=False,
+        activation="gelu",
     )
     for field in dataclasses.fields(OptConfig):
         changed = dataclasses.replace(CONFIG, **{field.name: getattr(other, field.name)})
@@ -66,7 +69,10 @@ def test_the_table_of_positions_has_the_two_rows_of_the_offset():
         ({"_remove_final_layer_norm": True}, "_remove_final_layer_norm must be False, got True"),
         ({"enable_bias": False}, "enable_bias must be True, got False"),
         ({"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine must be True"),
-        ({"activation_function": "gelu"}, "activation_function must be 'relu', got 'gelu'"),
+        (
+            {"activation_function": "silu"},
+            "activation_function must be 'relu' or 'gelu', got 'silu'",
+        ),
         ({"quantization_config": {"bits": 4}}, "quantization_config must be None, got"),
         ({"num_attention_heads": 7}, "multiple of num_heads, got 768 and 7"),
         ({"ffn_dim": True}, "ffn_dim must be a whole number of at least 1, got True"),

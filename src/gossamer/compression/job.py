@@ -71,9 +71,9 @@ class Job:
 
     def rescaled(self, rules: Mapping[str, Rule], index: int) -> list[Rescalable]:
         """The inputs of block `index` that the method rescales."""
-        prefix = f"layers.{index}."
+        prefix, config = f"layers.{index}.", self.checkpoint.config
         return rescalable(
-            model_class(self.checkpoint.config).Block,
+            model_class(config).Block.rescalable(config),
             self.method,
             {path: tensor.shape for path, tensor in within(prefix, self.checkpoint.tensors)},
             dict(within(prefix, rules)),

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gossamer.compression.methods.method import Method
-from gossamer.models import Block, Rescalable
+from gossamer.models import Rescalable
 from gossamer.recipe import Rule
 
 
 def rescalable(
-    block: type[Block],
+    pairs: Sequence[Rescalable],
     method: Method,
     shapes: Mapping[str, tuple[int, ...]],
     rules: Mapping[str, Rule],
@@ -24,7 +24,7 @@ def rescalable(
     """The inputs of a block that a method rescales under a recipe.
 
     Args:
-        block: the family's block.
+        pairs: the inputs of a block that can be rescaled.
         method: what is done.
         shapes: parameter's path within the block -> shape.
         rules: kernel's path within the block -> rule. An input is rescaled where all its kernels
@@ -33,7 +33,7 @@ def rescalable(
     """
     return [
         pair
-        for pair in block.RESCALABLE
+        for pair in pairs
         if method.rescales(pair)
         and all(_quantized(rules.get(f"{name}.kernel")) for name in pair.projections)
         and shapes[_proportional(pair)[0]][-1] == shapes[f"{pair.projections[0]}.kernel"][0]

@@ -72,7 +72,7 @@ class Block(nnx.Module):
     A family's block sets the four layers; their names are those of its parameters.
 
     Attributes:
-        RESCALABLE: inputs of projections that can be rescaled.
+        RESCALABLE: inputs of projections that can be rescaled; ask `rescalable`.
         SCORE_PROJECTIONS: projections of queries and keys.
     """
 
@@ -86,6 +86,12 @@ class Block(nnx.Module):
 
     def __init__(self, config: Sizes, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
+
+    @classmethod
+    def rescalable(cls, config: Sizes) -> tuple[Rescalable, ...]:
+        """The inputs of projections that can be rescaled in a model of this configuration."""
+        del config
+        return cls.RESCALABLE
 
     def fuse(self) -> None:
         """Makes one product of those that share an input, where their kernels are stored alike.

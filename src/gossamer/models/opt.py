@@ -1,12 +1,13 @@
-"""OPT: learned positions, LayerNorm, biases, ReLU.
+"""OPT: learned positions, LayerNorm, biases, ReLU or GELU.
 
 Source: Zhang et al. 2022, arXiv 2205.01068; numerics and names of parameters follow
 `OPTForCausalLM` of Hugging Face transformers.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 from flax import nnx
@@ -23,6 +24,11 @@ POSITION_OFFSET = 2
 NORM_EPSILON = 1e-5
 """PyTorch's default, which OPT does not change."""
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptConfig:
@@ -36,6 +42,7 @@ class OptConfig:
         num_heads: N.
         max_positions: tokens of the longest sequence; the table has `POSITION_OFFSET` rows more.
         tied: the embedding is the output projection too.
+        activation: of the feed-forward layers; OPT's own models have ReLU.
     """
 
     vocab_size: int
@@ -45,6 +52,7 @@ class OptConfig:
     num_heads: int
     max_positions: int
     tied: bool = True
+    activation: Literal["relu", "gelu"] = "relu"
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -73,7 +81,7 @@ class OptConfig:
         """
         fields = _hf.HfFields(data)
         fields.only("model_type", "opt")
-        fields.only("activation_function", "relu")
+        fields.only("activation_function", *ACTIVATIONS)
         fields.only("quantization_config", None)
         for name in ("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"):
             fields.only(name, True)
@@ -88,6 +96,7 @@ class OptConfig:
             "num_heads": fields.integer("num_attention_heads"),
             "max_positions": fields.integer("max_position_embeddings"),
             "tied": fields.flag("tie_word_embeddings", True),
+            "activation": data.get("activation_function") or "relu",
         }
         fields.check()
         return cls(**config)
@@ -103,7 +112,7 @@ class OptConfig:
             "ffn_dim": self.intermediate_size,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
-            "activation_function": "relu",
+            "activation_function": self.activation,
             "do_layer_norm_before": True,
             "enable_bias": True,
             "layer_norm_elementwise_affine": True,
@@ -147,16 +156,17 @@ class OptAttention(nnx.Module):
 
 
 class OptMlp(nnx.Module):
-    r"""A feed-forward layer: :math:`\max(x W_1 + b_1, 0) W_2 + b_2`."""
+    r"""A feed-forward layer: :math:`\phi(x W_1 + b_1) W_2 + b_2`."""
 
     def __init__(self, config: OptConfig, rngs: nnx.Rngs) -> None:
         hidden, wide = config.hidden_size, config.intermediate_size
         self.fc1 = Linear(hidden, wide, bias=True, rngs=rngs)
         self.fc2 = Linear(wide, hidden, bias=True, rngs=rngs)
+        self.activation = config.activation
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Transforms each token by itself."""
-        return self.fc2(jax.nn.relu(self.fc1(x)))
+        return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
 
 
 class OptBlock(_decoder.Block):
@@ -173,6 +183,11 @@ class OptBlock(_decoder.Block):
         _decoder.Rescalable("mlp_norm", ("mlp.fc1",), norm=True),
         _decoder.Rescalable("mlp.fc1", ("mlp.fc2",)),  # ReLU is proportional for positive factors
     )
+
+    @classmethod
+    def rescalable(cls, config: Any) -> tuple[_decoder.Rescalable, ...]:
+        """All, but with GELU not what is between the two feed-forward projections."""
+        return cls.RESCALABLE if config.activation == "relu" else cls.RESCALABLE[:-1]
 
     def __init__(self, config: OptConfig, rngs: nnx.Rngs) -> None:
         self.attention_norm = LayerNorm(config.hidden_size, epsilon=NORM_EPSILON)

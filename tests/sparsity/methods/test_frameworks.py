@@ -34,10 +34,17 @@ def of_equinox():
     return params, lambda params, x: jax.vmap(equinox.combine(params, rest))(x)
 
 
+def of_haiku():
+    haiku = pytest.importorskip("haiku")
+    model = haiku.without_apply_rng(haiku.transform(lambda x: haiku.nets.MLP([16, 8])(x)))
+    return model.init(jax.random.key(0), batch()[0]), model.apply
+
+
 MODELS = {  # parameters and their function; which they are, and the axis that products sum over
     "linen": (of_linen, r"params\..*\.kernel", -2),
     "nnx": (of_nnx, r"layers\..*\.kernel", -2),
     "equinox": (of_equinox, r"layers\..*\.weight", -1),  # [out, in]
+    "haiku": (of_haiku, r"mlp/~/linear_\d\.w", -2),
 }
 KINDS = {
     "SRSTE": lambda **given: SRSTE(**given),
@@ -46,7 +53,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", ["SRSTE", pytest.param("RigL", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.peer] * (each == "haiku")) for each in MODELS]
+)
 def test_a_model_of_another_library_learns_with_two_of_four_weights(name, kind):
     make, path, axis = MODELS[name]
     rules = Recipe(rules=(Rule(path=path, pattern=NM(2, 4)),))
