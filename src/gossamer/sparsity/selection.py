@@ -47,7 +47,7 @@ def lowest_of_highest(
 ) -> UInt32[Array, ""]:
     """The lowest of the `count` highest numbers.
 
-    It is found bit by bit: 10 ms for 576 x 1536 numbers on a CPU, where a stable sort takes 255.
+    It is found bit by bit: 6 ms for 576 x 1536 numbers on a CPU, where a stable argsort takes 210.
 
     Args:
         bits: what `score_bits` makes of scores; several arrays count as one.
