@@ -68,7 +68,7 @@ def test_wanda_prunes_rounded_weights_by_their_own_score(experiment):
         np.testing.assert_array_equal(compressed.read(f"layers.0.{path}"), want)
 
 
-@pytest.mark.rounding
+@pytest.mark.rounding  # two programs, compared to 2e-5
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 @pytest.mark.parametrize("activations", [False, True])
 def test_a_cell_predicts_as_the_model_that_compress_packs(experiment, method, activations):
