@@ -31,7 +31,7 @@ def shapes_of(config):
 def found(config, method, without=()):
     shapes = shapes_of(config)
     rules = {p: INT4 for p in shapes if p.endswith("kernel") and p not in without}
-    pairs = model_class(config).Block.rescalable(config)
+    pairs = model_class(config).BLOCK.rescalable(config)
     return rescalable(pairs, method, shapes, rules)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from gossamer.data import builtin_text, read_text, sequences
 from gossamer.data.tokenizers import Tokenizer
+from gossamer.models import ModelConfig, decoder_config
 
 BUILTIN = "builtin"
 """Names the English text that every Python installation has, in place of a file."""
@@ -49,6 +50,20 @@ class Calibration:
             text="pydoc_data.topics (calibration part)" if builtin else pathlib.Path(source).name,
             tokens=sequences(ids, length=length, count=count, seed=seed),
         )
+
+    @property
+    def inputs(self) -> Int[np.ndarray, "sequences sequence_length"]:
+        """What the model is given."""
+        return self.tokens
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises ValueError where the tokens are not this model's."""
+        vocabulary = decoder_config(config).vocab_size
+        if (most := self.tokens.max()) >= vocabulary:
+            raise ValueError(
+                f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
+                "were made by another model's tokenizer."
+            )
 
     def describe(self) -> dict[str, str | int]:
         """Plain data for reports and provenance; the checksum is of the tokens as int32."""

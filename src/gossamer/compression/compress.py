@@ -147,7 +147,7 @@ def one_shot(
     if evaluation is not None:
         check_windows(checkpoint, evaluation.tokens)
     sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
-    steps = checkpoint.config.num_layers + 1
+    steps = len(checkpoint.config.blocks) + 1
     with clock.stage("compress"):
         kernels = run(job, sink, progress(f"{recipe.name}, {job.method.name}", steps))
         compressed = sink.finish()
@@ -215,7 +215,7 @@ def _measure(
     clock: _Clock,
     progress: Progress,
 ) -> PerplexityChange:
-    steps = dense.config.num_layers
+    steps = len(dense.config.blocks)
     before = evaluation.before
     if before is None:
         with clock.stage("perplexity before"):

@@ -1,7 +1,6 @@
 """What decides the result of a compression, and what is wrong with it before any weight is read."""
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ from gossamer.compression.kernel import kernel_method
 from gossamer.compression.methods import Method
 from gossamer.compression.rescale import rescalable, sources
 from gossamer.loading import Checkpoint
-from gossamer.models import Rescalable, model_class
+from gossamer.models import Rescalable, block_class
 from gossamer.packing import check_packable
 from gossamer.recipe import Recipe, Rule
 
@@ -48,12 +47,8 @@ class Job:
                 f"Method {self.method.name!r} needs a calibration text; give one, or choose "
                 "magnitude."
             )
-        vocabulary = self.checkpoint.config.vocab_size
-        if self.calibration is not None and (most := self.calibration.tokens.max()) >= vocabulary:
-            raise ValueError(
-                f"Calibration token {most} is outside the vocabulary of {vocabulary}: the tokens "
-                "were made by another model's tokenizer."
-            )
+        if self.calibration is not None:
+            self.calibration.check(self.checkpoint.config)
         rules = select_kernels(self.checkpoint, self.recipe)
         self._check_method(rules)
         return rules
@@ -62,7 +57,8 @@ class Job:
         """Raises ValueError where the method cannot do what a rule asks for."""
         reasons: dict[str, str] = {}  # reason -> the first kernel that it is true of
         for path, rule in rules.items():
-            method = kernel_method(self.method, _block_of(path) is not None, rule)
+            inside = path.startswith(tuple(f"{block}." for block in self.checkpoint.config.blocks))
+            method = kernel_method(self.method, inside, rule)
             if reason := method.why_not(rule):
                 reasons.setdefault(reason, path)
         if reasons:
@@ -71,9 +67,11 @@ class Job:
 
     def rescaled(self, rules: Mapping[str, Rule], index: int) -> list[Rescalable]:
         """The inputs of block `index` that the method rescales."""
-        prefix, config = f"layers.{index}.", self.checkpoint.config
+        config = self.checkpoint.config
+        block = config.blocks[index]
+        prefix = f"{block}."
         return rescalable(
-            model_class(config).Block.rescalable(config),
+            block_class(config, block).rescalable(config),
             self.method,
             {path: tensor.shape for path, tensor in within(prefix, self.checkpoint.tensors)},
             dict(within(prefix, rules)),
@@ -82,17 +80,11 @@ class Job:
     def rescaled_paths(self, rules: Mapping[str, Rule]) -> list[str]:
         """Parameters without a rule that rescaling changes: norms, biases, float projections."""
         changed: set[str] = set()
-        for index in range(self.checkpoint.config.num_layers):
-            prefix = f"layers.{index}."
+        for index, block in enumerate(self.checkpoint.config.blocks):
+            prefix = f"{block}."
             present = [path for path, _ in within(prefix, self.checkpoint.tensors)]
             changed |= {prefix + path for path in sources(self.rescaled(rules, index), present)}
         return [path for path in self.checkpoint.paths if path in changed and path not in rules]
-
-
-def _block_of(path: str) -> int | None:
-    """The number of the block that a parameter is in."""
-    match = re.match(r"layers\.(\d+)\.", path)
-    return int(match[1]) if match else None
 
 
 def within(prefix: str, named: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:

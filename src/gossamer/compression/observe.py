@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from gossamer.compression.hessian import gram
 from gossamer.inference.blockwise import batches
+from gossamer.models import Flow
 from gossamer.weights import Kernel, dot, materialize, take
 
 
@@ -64,13 +65,13 @@ class _Observed:
 
 
 def input_statistics(
-    block: nnx.Module, hidden: Float[Array, "B T D"], paths: Sequence[str]
+    block: nnx.Module, flow: Flow, paths: Sequence[str]
 ) -> Mapping[str, InputStatistics]:
     """Measures the inputs of kernels of a block over all tokens.
 
     Args:
-        block: a decoder block, called as `block(hidden, positions)`.
-        hidden: hidden states that enter the block.
+        block: a model's block.
+        flow: what enters it.
         paths: dotted paths of kernels within the block.
 
     Returns:
@@ -79,25 +80,26 @@ def input_statistics(
     graph, state = nnx.split(block)
     total: dict[str, InputStatistics] = {}
     share = 0.0
-    for part in batches(hidden):
-        share = part.shape[0] / hidden.shape[0]  # all parts are equally large
+    size = len(jax.tree.leaves(flow)[0])
+    for part in batches(flow):
+        share = len(jax.tree.leaves(part)[0]) / size  # all parts are equally large
         seen = _statistics(graph, state, part, tuple(paths))
         total = {path: _merged(total[path], seen[path]) for path in paths} if total else seen
     return {path: each._replace(absmean=each.absmean * share) for path, each in total.items()}
 
 
 def kernel_inputs(
-    block: nnx.Module, hidden: Float[Array, "B T D"], paths: Sequence[str]
+    block: nnx.Module, flow: Flow, paths: Sequence[str]
 ) -> Mapping[str, Float[Array, "B T in"]]:
     """The inputs of kernels of a block themselves, for few tokens.
 
     Args:
-        block: a decoder block, called as `block(hidden, positions)`.
-        hidden: hidden states that enter the block.
+        block: a model's block.
+        flow: what enters it.
         paths: dotted paths of kernels within the block.
     """
     graph, state = nnx.split(block)
-    return _inputs_compiled(graph, state, hidden, tuple(paths))
+    return _inputs_compiled(graph, state, flow, tuple(paths))
 
 
 def _merged(total: InputStatistics, seen: InputStatistics) -> InputStatistics:
@@ -109,7 +111,7 @@ def _merged(total: InputStatistics, seen: InputStatistics) -> InputStatistics:
 
 
 def _inputs(
-    graph: nnx.GraphDef, state: nnx.State, hidden: Float[Array, "B T D"], paths: tuple[str, ...]
+    graph: nnx.GraphDef, state: nnx.State, flow: Flow, paths: tuple[str, ...]
 ) -> dict[str, Float[Array, "B T in"]]:
     block = nnx.merge(graph, state)
     seen: dict[str, Array] = {}
@@ -117,7 +119,7 @@ def _inputs(
         *parents, name = path.split(".")
         variable = getattr(functools.reduce(getattr, parents, block), name)
         variable.set_value(_Observed(variable.get_value(), path, seen))
-    block(hidden, jnp.arange(hidden.shape[1]))
+    block.through(flow)
     return {path: seen[path] for path in paths}
 
 
@@ -126,9 +128,9 @@ _inputs_compiled = jax.jit(_inputs, static_argnums=(0, 3))
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _statistics(
-    graph: nnx.GraphDef, state: nnx.State, hidden: Float[Array, "B T D"], paths: tuple[str, ...]
+    graph: nnx.GraphDef, state: nnx.State, flow: Flow, paths: tuple[str, ...]
 ) -> dict[str, InputStatistics]:
-    inputs = _inputs(graph, state, hidden, paths)
+    inputs = _inputs(graph, state, flow, paths)
     # Kernels that share an input share its statistics; the traced arrays live until here, so that
     # no two have the same id.
     by_input = {id(x): _of(x) for x in inputs.values()}

@@ -21,10 +21,10 @@ from gossamer.compression.methods import Method
 from gossamer.compression.methods.method import CalibratedBlock, Task
 from gossamer.compression.observe import input_statistics
 from gossamer.compression.rescale import fold, rescaled_gram
-from gossamer.inference.blockwise import embed, run_block
+from gossamer.inference.blockwise import begin, run_block
 from gossamer.loading import Checkpoint
 from gossamer.loading.checkpoint import parts
-from gossamer.models import build_block, model_class
+from gossamer.models import Flow, block_class, build_block
 from gossamer.recipe import Rule
 from gossamer.weights import Weight
 
@@ -71,16 +71,16 @@ def run(
     rules = job.rules()
     groups = parts(job.checkpoint.paths)
     reports: list[KernelReport] = []
-    hidden: Float[Array, "B T D"] | None = None
+    flow: Flow | None = None
     for part, paths in enumerate(groups):
         done = sink.finished(part)
         if done is None:
-            done = _compress_part(job, rules, paths, part, hidden, compress)
+            done = _compress_part(job, rules, paths, part, flow, compress)
             sink.put(part, *done)
         tensors, part_reports = done
         reports += part_reports
         if job.calibration is not None:
-            hidden = _propagate(job, part, tensors, hidden)
+            flow = _propagate(job, part, tensors, flow)
         advance()
     return reports
 
@@ -90,19 +90,20 @@ def _compress_part(
     rules: Mapping[str, Rule],
     paths: list[str],
     part: int,
-    hidden: Float[Array, "B T D"] | None,
+    flow: Flow | None,
     compress: Compress,
 ) -> tuple[Tensors, list[KernelReport]]:
     """Reads the weights of a part, measures their inputs, and compresses those with a rule."""
     dense = {path: _read_dense(job.checkpoint, path) for path in paths}
     selected = [path for path in paths if path in rules]
     grams: Mapping[str, Float[Array, "in in"]] = {}
-    if part > 0 and hidden is not None and selected:
-        grams, changed = _prepare_block(job, rules, dense, part - 1, hidden)
+    if part > 0 and flow is not None and selected:
+        grams, changed = _prepare_block(job, rules, dense, part - 1, flow)
         dense |= changed
     tensors: dict[str, Weight | np.ndarray] = dict(dense)
     reports = []
-    scores = model_class(job.checkpoint.config).Block.SCORE_PROJECTIONS
+    config = job.checkpoint.config
+    scores = block_class(config, config.blocks[part - 1]).SCORE_PROJECTIONS if part else ()
     for path in selected:
         task = Task(
             path=path,
@@ -124,18 +125,18 @@ def _prepare_block(
     rules: Mapping[str, Rule],
     dense: Mapping[str, Float[np.ndarray, "..."]],
     index: int,
-    hidden: Float[Array, "B T D"],
+    flow: Flow,
 ) -> tuple[dict[str, Float[Array, "in in"]], dict[str, Float[np.ndarray, "..."]]]:
     """The Gram matrices of a block's inputs, and the parameters that rescaling has changed."""
-    prefix = f"layers.{index}."
+    prefix = f"{job.checkpoint.config.blocks[index]}."
     block = build_block(job.checkpoint.config, dense.__getitem__, index)
     local_rules = dict(within(prefix, rules))
-    inputs = input_statistics(block, hidden, list(local_rules))
+    inputs = input_statistics(block, flow, list(local_rules))
     grams = {path: statistics.gram for path, statistics in inputs.items()}
     weights = dict(within(prefix, dense))
     changed: dict[str, Float[np.ndarray, ...]] = {}
     if pairs := job.rescaled(rules, index):
-        calibrated = CalibratedBlock(block=block, hidden=hidden, inputs=inputs, rules=local_rules)
+        calibrated = CalibratedBlock(block=block, flow=flow, inputs=inputs, rules=local_rules)
         for pair, scale in job.method.scalings(calibrated, pairs):
             factors = np.asarray(scale)
             changed |= fold(weights | changed, pair, factors)
@@ -170,19 +171,17 @@ def _read_dense(checkpoint: Checkpoint, path: str) -> Float[np.ndarray, "..."]:
     return tensor
 
 
-def _propagate(
-    job: Job, part: int, tensors: Tensors, hidden: Float[Array, "B T D"] | None
-) -> Float[Array, "B T D"]:
+def _propagate(job: Job, part: int, tensors: Tensors, flow: Flow | None) -> Flow:
     """The calibration activations behind a part, computed with its compressed weights."""
     if part == 0:
         assert job.calibration is not None
         ends = job.checkpoint.with_tensors(tensors)
-        out = embed(ends, jnp.asarray(job.calibration.tokens))
+        out = begin(ends, jax.tree.map(jnp.asarray, job.calibration.inputs))
     else:
-        assert hidden is not None
-        out = run_block(build_block(job.checkpoint.config, tensors.__getitem__, part - 1), hidden)
-    if not bool(jnp.isfinite(jax.block_until_ready(out)).all()):
-        where = "the embedding" if part == 0 else f"block layers.{part - 1}"
+        assert flow is not None
+        out = run_block(build_block(job.checkpoint.config, tensors.__getitem__, part - 1), flow)
+    if not all(bool(jnp.isfinite(each).all()) for each in jax.tree.leaves(out)):
+        where = "the embedding" if part == 0 else f"block {job.checkpoint.config.blocks[part - 1]}"
         raise ValueError(
             f"Activations behind {where} hold NaN or Inf on the calibration text; the recipe "
             f"{job.recipe.name!r} breaks this block, or the source model overflows there."

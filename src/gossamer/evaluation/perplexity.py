@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from gossamer.inference.blockwise import embed, run_blocks
+from gossamer.inference.blockwise import begin, run_blocks
 from gossamer.loading import Checkpoint
-from gossamer.models import build_ends
+from gossamer.models import build_ends, decoder_config
 
 POSITIONS_PER_STEP = 128
 """Positions whose logits are held at once: 128 x 49152 float32 logits are 25 MB. Tried: 256 and all
@@ -70,7 +70,7 @@ def perplexity(
     """
     start = time.perf_counter()
     check_windows(checkpoint, tokens)
-    hidden = embed(checkpoint, jnp.asarray(tokens))
+    hidden = begin(checkpoint, jnp.asarray(tokens))
     watch(hidden)
     hidden = run_blocks(checkpoint, hidden, advance, watch)
     graph, state = nnx.split(build_ends(checkpoint.config, checkpoint.read))
@@ -97,15 +97,16 @@ def perplexity(
 
 def check_windows(checkpoint: Checkpoint, tokens: Int[np.ndarray, "windows context"]) -> None:
     """Raises ValueError where these windows cannot be put through the model; reads no weight."""
-    limit = checkpoint.config.max_positions
+    config = decoder_config(checkpoint.config)
+    limit = config.max_positions
     if not 2 <= tokens.shape[1] <= limit:
         raise ValueError(
             f"A window needs 2 to {limit} tokens, the positions of this model, got a context of "
             f"{tokens.shape[1]}."
         )
-    if tokens.size and tokens.max() >= checkpoint.config.vocab_size:
+    if tokens.size and tokens.max() >= config.vocab_size:
         raise ValueError(
-            f"Token {tokens.max()} is outside the vocabulary of {checkpoint.config.vocab_size}: "
+            f"Token {tokens.max()} is outside the vocabulary of {config.vocab_size}: "
             "the tokenizer belongs to another model."
         )
 

@@ -6,71 +6,67 @@ come out, and the blocks of a model share one compiled function.
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
 
 from gossamer.loading import Checkpoint
-from gossamer.models import build_block, build_ends
+from gossamer.models import Block, Flow, build_block, build_ends, rows
 
 TOKENS_PER_CALL = 1024
 """Tokens that go through a block in one call. Tried: 8192, products 30 % slower on two cores."""
 
 
-def embed(checkpoint: Checkpoint, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """The hidden states that enter the first block."""
+def begin(checkpoint: Checkpoint, inputs: Any) -> Flow:
+    """What enters the first block."""
     graph, state = nnx.split(build_ends(checkpoint.config, checkpoint.read))
-    return _embed(graph, state, tokens)
+    return _begin(graph, state, inputs)
 
 
-def run_block(block: nnx.Module, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """Puts whole sequences through one block, a few at a time."""
+def run_block(block: Block, flow: Flow) -> Flow:
+    """Puts whole inputs through one block, a few at a time."""
     graph, state = nnx.split(block)
-    return jnp.concatenate([apply_block(graph, state, part) for part in batches(hidden)])
+    parts = [apply_block(graph, state, part) for part in batches(flow)]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def run_blocks(
     checkpoint: Checkpoint,
-    hidden: Float[Array, "B T D"],
+    flow: Flow,
     advance: Callable[[], None] = lambda: None,
-    watch: Callable[[Float[Array, "B T D"]], None] = lambda _: None,
-) -> Float[Array, "B T D"]:
-    """Puts whole sequences through all blocks in order.
+    watch: Callable[[Flow], None] = lambda _: None,
+) -> Flow:
+    """Puts whole inputs through all blocks in order.
 
-    After each block `watch` is called with the hidden states that left it, then `advance`.
+    After each block `watch` is called with what left it, then `advance`.
     """
-    for index in range(checkpoint.config.num_layers):
-        hidden = run_block(build_block(checkpoint.config, checkpoint.read, index), hidden)
+    for index in range(len(checkpoint.config.blocks)):
+        flow = run_block(build_block(checkpoint.config, checkpoint.read, index), flow)
         # Without waiting, the weights of all blocks would be read before the first has run.
-        jax.block_until_ready(hidden)
-        watch(hidden)
+        jax.block_until_ready(flow)
+        watch(flow)
         advance()
-    return hidden
+    return flow
 
 
-def batches(hidden: Float[Array, "B T D"]) -> Iterator[Float[Array, "b T D"]]:
+def batches(flow: Flow) -> Iterator[Flow]:
     """Cuts a batch in equal parts of at most `TOKENS_PER_CALL` tokens, or of one sequence."""
-    count, length = hidden.shape[:2]
+    count, length = jax.tree.leaves(flow)[0].shape[:2]
     most = max(1, TOKENS_PER_CALL // length)
     # Equal parts, so that one compiled function serves all.
     step = max(size for size in range(1, min(most, count) + 1) if count % size == 0)
     for start in range(0, count, step):
-        yield hidden[start : start + step]
+        yield rows(flow, start, start + step)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def apply_block(
-    graph: nnx.GraphDef, state: nnx.State, hidden: Float[Array, "B T D"]
-) -> Float[Array, "B T D"]:
-    """One block on whole sequences, positions from 0."""
-    out, _ = nnx.merge(graph, state)(hidden, jnp.arange(hidden.shape[1]))
-    return out
+def apply_block(graph: nnx.GraphDef, state: nnx.State, flow: Flow) -> Flow:
+    """One block on whole inputs."""
+    return nnx.merge(graph, state).through(flow)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed(
-    graph: nnx.GraphDef, state: nnx.State, tokens: Int[Array, "B T"]
-) -> Float[Array, "B T D"]:
-    return nnx.merge(graph, state).embed(tokens, jnp.arange(tokens.shape[1]))
+def _begin(graph: nnx.GraphDef, state: nnx.State, inputs: Any) -> Flow:
+    return nnx.merge(graph, state).begin(inputs)

@@ -19,6 +19,7 @@ from gossamer.weights import Weight
 
 Shape: TypeAlias = tuple[int, ...]
 
+_BLOCK = re.compile(r"(\w+\.)?layers\.\d+\.")
 _MOST_NAMED = 6
 """Faults of one kind that an error spells out before it counts the rest."""
 
@@ -156,11 +157,11 @@ def parts(paths: Iterable[str]) -> list[list[str]]:
         >>> parts(["embedding.kernel", "layers.0.mlp.up_proj.kernel", "norm.scale"])
         [['embedding.kernel', 'norm.scale'], ['layers.0.mlp.up_proj.kernel']]
     """
-    groups: dict[int, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for path in paths:
-        block = re.match(r"layers\.(\d+)\.", path)
-        groups.setdefault(int(block[1]) + 1 if block else 0, []).append(path)
-    return [groups[index] for index in sorted(groups)]
+        block = _BLOCK.match(path)
+        groups.setdefault(block[0] if block else "", []).append(path)
+    return [groups.pop("", []), *groups.values()]
 
 
 def _in_memory(weight: np.ndarray | Weight) -> Tensor:

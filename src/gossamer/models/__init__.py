@@ -4,13 +4,17 @@ What a model computes is here and in `gossamer.nn`; where weights come from is i
 `gossamer.loading`, and how text is generated in `gossamer.inference`.
 """
 
-from gossamer.models._decoder import Block, Cache, Decoder, Rescalable
+from gossamer.models._decoder import Cache, Decoder, DecoderBlock
+from gossamer.models._model import Block, Flow, Model, Rescalable, Sublayer, rows
 from gossamer.models.build import (
+    DecoderConfig,
     ModelConfig,
+    block_class,
     build,
     build_block,
     build_ends,
     config_from_hf,
+    decoder_config,
     hf_key,
     model_class,
     parameter_shapes,
@@ -22,19 +26,27 @@ __all__ = [
     "Block",
     "Cache",
     "Decoder",
+    "DecoderBlock",
+    "DecoderConfig",
+    "Flow",
     "Llama",
     "LlamaBlock",
     "LlamaConfig",
+    "Model",
     "ModelConfig",
     "Opt",
     "OptBlock",
     "OptConfig",
     "Rescalable",
+    "Sublayer",
+    "block_class",
     "build",
     "build_block",
     "build_ends",
     "config_from_hf",
+    "decoder_config",
     "hf_key",
     "model_class",
     "parameter_shapes",
+    "rows",
 ]

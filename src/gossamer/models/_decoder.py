@@ -1,12 +1,13 @@
 """What all decoders share: blocks with their norms in front, and the way through them."""
 
-import dataclasses
-from typing import ClassVar, Literal, Protocol, TypeAlias, overload, runtime_checkable
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, overload, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from gossamer.models._model import Block, Flow, Model, Sublayer
 from gossamer.nn.attention import CacheType, KeyValueCache
 from gossamer.nn.linear import Embedding, Linear
 from gossamer.nn.norms import LayerNorm, RMSNorm
@@ -32,52 +33,11 @@ class Sizes(Protocol):
     def max_positions(self) -> int: ...
 
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}
-
-
-@runtime_checkable
-class Fusible(Protocol):
-    """A layer with projections that share an input."""
-
-    def fuse(self) -> None:
-        """Makes one product of them, where their kernels are stored alike."""
-
-
-Sublayer: TypeAlias = Literal["attention", "mlp"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rescalable:
-    """An input whose channels can be divided by any numbers, and its kernels multiplied by them.
-
-    What makes the input is proportional to parameters of its own, channel by channel, which take
-    the division: the model computes the same.
-
-    Attributes:
-        source: path of the norm or the projection that makes it, within the block.
-        projections: all that multiply by it.
-        sublayer: whose output tells what errors in the projections cost; None: their own.
-        norm: whether `source` is a norm.
-    """
-
-    source: str
-    projections: tuple[str, ...]
-    sublayer: Sublayer | None = None
-    norm: bool = False
-
-
-class Block(nnx.Module):
+class DecoderBlock(Block):
     """Attention, then a feed-forward layer, each on normalized input and added to the stream.
 
     A family's block sets the four layers; their names are those of its parameters.
-
-    Attributes:
-        RESCALABLE: inputs of projections that can be rescaled; ask `rescalable`.
-        SCORE_PROJECTIONS: projections of queries and keys.
     """
-
-    RESCALABLE: ClassVar[tuple[Rescalable, ...]]
-    SCORE_PROJECTIONS: ClassVar[tuple[str, ...]] = ("attention.q_proj", "attention.k_proj")
 
     attention_norm: nnx.Module
     attention: nnx.Module
@@ -87,27 +47,17 @@ class Block(nnx.Module):
     def __init__(self, config: Sizes, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
 
-    @classmethod
-    def rescalable(cls, config: Sizes) -> tuple[Rescalable, ...]:
-        """The inputs of projections that can be rescaled in a model of this configuration."""
-        del config
-        return cls.RESCALABLE
-
-    def fuse(self) -> None:
-        """Makes one product of those that share an input, where their kernels are stored alike.
-
-        For running only: the parameters get other paths.
-        """
-        for layer in (self.attention, self.mlp):
-            if isinstance(layer, Fusible):
-                layer.fuse()
+    def through(self, flow: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Puts whole sequences through, positions from 0."""
+        return self(flow, jnp.arange(flow.shape[1]))[0]
 
     def sublayer(
-        self, which: Sublayer, x: Float[Array, "B T D"], positions: Int[Array, " T"]
+        self, which: Sublayer, x: Float[Array, "B T D"], flow: Flow
     ) -> Float[Array, "B T D"]:
         """What one of the two layers makes of whole sequences of normalized input."""
+        del flow
         if which == "attention":
-            return self.attention(x, positions, None)[0]
+            return self.attention(x, jnp.arange(x.shape[1]), None)[0]
         return self.mlp(x)
 
     def __call__(
@@ -122,7 +72,7 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x)), cache
 
 
-class Decoder(nnx.Module):
+class Decoder(Model):
     """A language model: tokens in, scores of the next token out.
 
     Attributes:
@@ -132,8 +82,7 @@ class Decoder(nnx.Module):
         output: None where the embedding is the output projection too (tied).
     """
 
-    Block: ClassVar[type[Block]]
-    HF_NAMES: ClassVar[dict[str, str]]
+    BLOCK: ClassVar[type[DecoderBlock]]
 
     embedding: Embedding
     layers: nnx.List
@@ -141,8 +90,19 @@ class Decoder(nnx.Module):
     output: Linear | None
     config: Sizes
 
-    def __init__(self, config: Sizes, rngs: nnx.Rngs) -> None:
-        raise NotImplementedError
+    @classmethod
+    def block_class(cls, path: str) -> type[Block]:
+        """All blocks are of one class."""
+        del path
+        return cls.BLOCK
+
+    def set_blocks(self, blocks: Sequence[Block]) -> None:
+        """Takes all blocks, in order."""
+        self.layers = nnx.List(blocks)
+
+    def begin(self, inputs: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """The hidden states of whole sequences that enter the first block."""
+        return self.embed(inputs, jnp.arange(inputs.shape[1]))
 
     def embed(
         self, tokens: Int[Array, "B T"], positions: Int[Array, " T"]
@@ -197,17 +157,3 @@ class Decoder(nnx.Module):
                 added.append(layer)
         logits = self.logits(x)
         return logits if cache is None else (logits, added)
-
-
-def hf_key(names: dict[str, str], path: str) -> str:
-    """Translates a parameter's path by a family's table of module names.
-
-    Raises:
-        ValueError: the table lacks a part of the path.
-    """
-    *modules, leaf = path.split(".")
-    where = ".".join("*" if part.isdigit() else part for part in modules)
-    if where not in names or leaf not in _LEAVES:
-        raise ValueError(f"{path!r} is no parameter of this family; modules: {list(names)}.")
-    index = next((part for part in modules if part.isdigit()), "")
-    return f"{names[where].replace('*', index)}.{_LEAVES[leaf]}"

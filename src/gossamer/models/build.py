@@ -1,25 +1,28 @@
 """Puts weights into models, whole or a block at a time, whatever type each weight has."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import jax
 import numpy as np
 from flax import nnx
 
-from gossamer.models import _decoder
+from gossamer.models import _model
+from gossamer.models._decoder import Decoder
+from gossamer.models._model import Block, Model
 from gossamer.models.llama import Llama, LlamaConfig
 from gossamer.models.opt import Opt, OptConfig
 from gossamer.nn.linear import variable
 from gossamer.weights import Kernel
 
-ModelConfig: TypeAlias = LlamaConfig | OptConfig
+DecoderConfig: TypeAlias = LlamaConfig | OptConfig
+"""Of language models that continue a text."""
+ModelConfig: TypeAlias = DecoderConfig
 Read: TypeAlias = Callable[[str], Kernel]
 """From a parameter's path to its weight; a plain one is float32."""
 
-_FAMILIES: dict[str, tuple[type[Any], type[_decoder.Decoder]]] = {
+_FAMILIES: dict[str, tuple[type[Any], type[Model]]] = {
     "llama": (LlamaConfig, Llama),
     "opt": (OptConfig, Opt),
 }
@@ -39,9 +42,28 @@ def config_from_hf(data: Mapping[str, Any]) -> ModelConfig:
     return _FAMILIES[family][0].from_hf(data)
 
 
-def model_class(config: ModelConfig) -> type[_decoder.Decoder]:
+def model_class(config: ModelConfig) -> type[Model]:
     """The class of models that a config belongs to."""
     return next(model for kind, model in _FAMILIES.values() if isinstance(config, kind))
+
+
+def decoder_config(config: ModelConfig) -> DecoderConfig:
+    """The config, if it is of a language model that continues a text.
+
+    Raises:
+        ValueError: it is of another kind of model.
+    """
+    if not isinstance(config, DecoderConfig):
+        raise ValueError(
+            f"This is for language models that continue a text, and a {type(config).__name__} "
+            "is of another kind of model."
+        )
+    return config
+
+
+def block_class(config: ModelConfig, path: str) -> type[Block]:
+    """The class of one of the config's `blocks`."""
+    return model_class(config).block_class(path)
 
 
 def hf_key(config: ModelConfig, path: str) -> str:
@@ -55,21 +77,29 @@ def hf_key(config: ModelConfig, path: str) -> str:
         >>> hf_key(config, "layers.0.mlp.fc1.kernel")
         'model.decoder.layers.0.fc1.weight'
     """
-    return _decoder.hf_key(model_class(config).HF_NAMES, path)
+    return _model.hf_key(model_class(config).HF_NAMES, path)
 
 
 @functools.cache
 def parameter_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Path -> shape of every parameter: those outside the blocks first, then block by block."""
     shapes = _shapes(_abstract_ends(config))
-    if config.num_layers:
-        block = _shapes(_abstract_block(config))
-        for index in range(config.num_layers):
-            shapes |= {f"layers.{index}.{path}": shape for path, shape in block.items()}
+    blocks: dict[type[Block], dict[str, tuple[int, ...]]] = {}
+    for path in config.blocks:
+        kind = block_class(config, path)
+        if kind not in blocks:
+            blocks[kind] = _shapes(_abstract_block(config, path))
+        shapes |= {f"{path}.{local}": shape for local, shape in blocks[kind].items()}
     return shapes
 
 
-def build(config: ModelConfig, read: Read) -> _decoder.Decoder:
+@overload
+def build(config: DecoderConfig, read: Read) -> Decoder: ...
+@overload
+def build(config: ModelConfig, read: Read) -> Model: ...
+
+
+def build(config: ModelConfig, read: Read) -> Model:
     """A whole model with the weights that `read` gives.
 
     Raises:
@@ -77,39 +107,44 @@ def build(config: ModelConfig, read: Read) -> _decoder.Decoder:
             needs; its path is named.
     """
     model = build_ends(config, read)
-    model.layers = nnx.List(
-        [build_block(config, read, index) for index in range(config.num_layers)]
-    )
+    model.set_blocks([build_block(config, read, index) for index in range(len(config.blocks))])
     model.config = config
     return model
 
 
-def build_block(config: ModelConfig, read: Read, index: int) -> _decoder.Block:
-    """Block `index` alone, as `block(hidden, positions)`.
+def build_block(config: ModelConfig, read: Read, index: int) -> Block:
+    """Block `index` of `config.blocks` alone, as `block.through(flow)`.
 
     Blocks whose weights have the same types split into equal graph definitions, so that a function
     compiled with the definition as a static argument serves them all.
     """
-    block = _abstract_block(config)
-    _fill(block, read, f"layers.{index}.")
+    path = config.blocks[index]
+    block = _abstract_block(config, path)
+    _fill(block, read, f"{path}.")
     return block
 
 
-def build_ends(config: ModelConfig, read: Read) -> _decoder.Decoder:
-    """A model without blocks: `embed` and `logits`."""
+@overload
+def build_ends(config: DecoderConfig, read: Read) -> Decoder: ...
+@overload
+def build_ends(config: ModelConfig, read: Read) -> Model: ...
+
+
+def build_ends(config: ModelConfig, read: Read) -> Model:
+    """A model without blocks: `begin`, and what comes behind the last block."""
     model = _abstract_ends(config)
     _fill(model, read, "")
     return model
 
 
-def _abstract_block(config: ModelConfig) -> _decoder.Block:
+def _abstract_block(config: ModelConfig, path: str) -> Block:
     """A block whose weights have shapes and no values."""
-    return nnx.eval_shape(lambda: model_class(config).Block(config, nnx.Rngs(0)))
+    kind: Any = block_class(config, path)
+    return nnx.eval_shape(lambda: kind(config, nnx.Rngs(0)))
 
 
-def _abstract_ends(config: ModelConfig) -> _decoder.Decoder:
-    ends = dataclasses.replace(config, num_layers=0)
-    return nnx.eval_shape(lambda: model_class(config)(ends, nnx.Rngs(0)))
+def _abstract_ends(config: ModelConfig) -> Model:
+    return nnx.eval_shape(lambda: model_class(config)(config.without_blocks(), nnx.Rngs(0)))
 
 
 def _shapes(module: nnx.Module) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gossamer.models import _decoder, _hf
+from gossamer.models._model import Rescalable, numbered
 from gossamer.nn.attention import KeyValueCache, attend
 from gossamer.nn.linear import Embedding, FusedLinear, Linear, fuse
 from gossamer.nn.norms import RMSNorm
@@ -63,6 +64,15 @@ class LlamaConfig:
             raise ValueError(
                 f"LlamaConfig needs an even head_dim, rotary turns pairs, got {self.head_dim}."
             )
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The path of every block, in the order in which they run."""
+        return numbered("layers", self.num_layers)
+
+    def without_blocks(self) -> "LlamaConfig":
+        """The two ends alone."""
+        return dataclasses.replace(self, num_layers=0)
 
     @classmethod
     def from_hf(cls, data: Mapping[str, Any]) -> "LlamaConfig":
@@ -187,21 +197,19 @@ class SwiGLU(nnx.Module):
         return self.down_proj(jax.nn.silu(gate) * up)
 
 
-class LlamaBlock(_decoder.Block):
+class LlamaBlock(_decoder.DecoderBlock):
     """One decoder block."""
 
     RESCALABLE = (
-        _decoder.Rescalable(
+        Rescalable(
             "attention_norm",
             ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
             sublayer="attention",
             norm=True,
         ),
-        _decoder.Rescalable("attention.v_proj", ("attention.o_proj",)),
-        _decoder.Rescalable(
-            "mlp_norm", ("mlp.gate_proj", "mlp.up_proj"), sublayer="mlp", norm=True
-        ),
-        _decoder.Rescalable("mlp.up_proj", ("mlp.down_proj",)),
+        Rescalable("attention.v_proj", ("attention.o_proj",)),
+        Rescalable("mlp_norm", ("mlp.gate_proj", "mlp.up_proj"), sublayer="mlp", norm=True),
+        Rescalable("mlp.up_proj", ("mlp.down_proj",)),
     )
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
@@ -214,7 +222,7 @@ class LlamaBlock(_decoder.Block):
 class Llama(_decoder.Decoder):
     """A Llama language model."""
 
-    Block = LlamaBlock
+    BLOCK = LlamaBlock
     HF_NAMES: ClassVar[dict[str, str]] = {
         "embedding": "model.embed_tokens",
         "layers.*.attention_norm": "model.layers.*.input_layernorm",

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gossamer.models import _decoder, _hf
+from gossamer.models._model import Rescalable, numbered
 from gossamer.nn.attention import KeyValueCache, attend
 from gossamer.nn.linear import Embedding, FusedLinear, Linear, Positions, fuse
 from gossamer.nn.norms import LayerNorm
@@ -70,6 +71,15 @@ class OptConfig:
     def head_dim(self) -> int:
         """H."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The path of every block, in the order in which they run."""
+        return numbered("layers", self.num_layers)
+
+    def without_blocks(self) -> "OptConfig":
+        """The two ends alone."""
+        return dataclasses.replace(self, num_layers=0)
 
     @classmethod
     def from_hf(cls, data: Mapping[str, Any]) -> "OptConfig":
@@ -169,23 +179,23 @@ class OptMlp(nnx.Module):
         return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
 
 
-class OptBlock(_decoder.Block):
+class OptBlock(_decoder.DecoderBlock):
     """One decoder block."""
 
     RESCALABLE = (
-        _decoder.Rescalable(
+        Rescalable(
             "attention_norm",
             ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
             sublayer="attention",
             norm=True,
         ),
-        _decoder.Rescalable("attention.v_proj", ("attention.out_proj",)),
-        _decoder.Rescalable("mlp_norm", ("mlp.fc1",), norm=True),
-        _decoder.Rescalable("mlp.fc1", ("mlp.fc2",)),  # ReLU is proportional for positive factors
+        Rescalable("attention.v_proj", ("attention.out_proj",)),
+        Rescalable("mlp_norm", ("mlp.fc1",), norm=True),
+        Rescalable("mlp.fc1", ("mlp.fc2",)),  # ReLU is proportional for positive factors
     )
 
     @classmethod
-    def rescalable(cls, config: Any) -> tuple[_decoder.Rescalable, ...]:
+    def rescalable(cls, config: Any) -> tuple[Rescalable, ...]:
         """All, but with GELU not what is between the two feed-forward projections."""
         return cls.RESCALABLE if config.activation == "relu" else cls.RESCALABLE[:-1]
 
@@ -199,7 +209,7 @@ class OptBlock(_decoder.Block):
 class Opt(_decoder.Decoder):
     """An OPT language model."""
 
-    Block = OptBlock
+    BLOCK = OptBlock
     HF_NAMES: ClassVar[dict[str, str]] = {
         "embedding": "model.decoder.embed_tokens",
         "positions": "model.decoder.embed_positions",

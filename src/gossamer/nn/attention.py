@@ -1,4 +1,4 @@
-"""Causal attention with grouped queries, on whole sequences and on a cache by one code path."""
+"""Attention: causal with grouped queries, by one path on sequences and on a cache, and free."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from gossamer.kernels import attention as kernels
 from gossamer.kernels.attention import CachePlanes
@@ -268,3 +268,39 @@ def _attend_rows(
         )
         chunks.append((mixed / jnp.sum(powers, axis=-1, keepdims=True)).astype(queries.dtype))
     return jnp.concatenate(chunks, axis=2).reshape(queries.shape)
+
+
+def attend_freely(
+    queries: Float[Array, "B T N H"],
+    keys: Float[Array, "B S N H"],
+    values: Float[Array, "B S N H"],
+    *,
+    scale: float,
+    bias: Float[Array, "N T S"] | None = None,
+    seen: Bool[Array, "B T S"] | None = None,
+) -> Float[Array, "B T N*H"]:
+    r"""Lets every query look at any key that `seen` allows, before it or behind it.
+
+    .. math:: o_t = \sum_s \mathrm{softmax}_s(\alpha \, q_t \cdot k_s + b_{ts}) \, v_s
+
+    Args:
+        queries: not scaled.
+        keys: of S tokens, the queries' own or others.
+        values: of the same.
+        scale: alpha.
+        bias: added to the scores; None adds nothing.
+        seen: whether query t may look at key s; None allows all. A query that may look at none
+            takes the mean of all values.
+
+    Returns:
+        The heads' outputs side by side. Scores and sums are in float32.
+    """
+    scaled = queries * jnp.asarray(scale, queries.dtype)
+    scores = jnp.einsum("btnh,bsnh->bnts", scaled, keys, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
+    if seen is not None:
+        scores = jnp.where(seen[:, None], scores, jnp.finfo(jnp.float32).min)
+    shares = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    mixed = jnp.einsum("bnts,bsnh->btnh", shares, values, preferred_element_type=jnp.float32)
+    return mixed.astype(queries.dtype).reshape(*queries.shape[:2], -1)

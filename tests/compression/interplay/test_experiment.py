@@ -22,7 +22,7 @@ from gossamer.compression.interplay import (
 )
 from gossamer.compression.observe import input_statistics
 from gossamer.evaluation import perplexity
-from gossamer.inference.blockwise import embed
+from gossamer.inference.blockwise import begin
 from gossamer.models import build_block
 from gossamer.recipe import Recipe, Rule
 from tests.inference.tiny import tiny
@@ -56,7 +56,7 @@ def test_wanda_prunes_rounded_weights_by_their_own_score(experiment):
     cell = Cell(format="INT4", pattern="2:4", method="wanda", order="qs")
     compressed = compress_cell(experiment, cell)
     checkpoint = experiment.checkpoint
-    hidden = embed(checkpoint, jnp.asarray(experiment.calibration.tokens))
+    hidden = begin(checkpoint, jnp.asarray(experiment.calibration.tokens))
     block = build_block(checkpoint.config, checkpoint.read, 0)
     for path in ("attention.q_proj.kernel", "mlp.down_proj.kernel"):
         gram = input_statistics(block, hidden, [path])[path].gram

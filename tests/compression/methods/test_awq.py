@@ -6,7 +6,7 @@ from gossamer.compression import AWQ, one_shot
 from gossamer.compression.methods.awq import CLIPS, RATIOS, channel_factors, clip
 from gossamer.compression.methods.method import CalibratedBlock, Task
 from gossamer.compression.observe import input_statistics, kernel_inputs
-from gossamer.inference.blockwise import embed, run_blocks
+from gossamer.inference.blockwise import begin, run_blocks
 from gossamer.models import LlamaBlock, build_block
 from gossamer.quantization import MX, Int
 from gossamer.recipe import Recipe, Rule
@@ -21,11 +21,11 @@ PAIRS = {pair.source: pair for pair in LlamaBlock.RESCALABLE}
 
 def calibrated(model, calibration):
     block = build_block(model.config, model.read, 0)
-    hidden = embed(model, jnp.asarray(calibration.tokens))
+    hidden = begin(model, jnp.asarray(calibration.tokens))
     names = [f"{name}.kernel" for pair in PAIRS.values() for name in pair.projections]
     return CalibratedBlock(
         block=block,
-        hidden=hidden,
+        flow=hidden,
         inputs=input_statistics(block, hidden, names),
         rules=dict.fromkeys(names, RECIPE.rules[0]),
     )
@@ -44,7 +44,7 @@ def test_the_first_ratio_scales_nothing():
 def test_a_projection_s_factors_are_those_with_the_least_error_of_its_own_output(tiny, calibration):
     block = calibrated(tiny, calibration)
     x = np.asarray(
-        kernel_inputs(block.block, block.hidden, ["mlp.down_proj.kernel"])["mlp.down_proj.kernel"],
+        kernel_inputs(block.block, block.flow, ["mlp.down_proj.kernel"])["mlp.down_proj.kernel"],
         np.float64,
     ).reshape(-1, 64)
     kernel = tiny.read("layers.0.mlp.down_proj.kernel")
@@ -65,7 +65,7 @@ def test_a_norm_s_factors_are_those_with_the_least_error_of_the_whole_layer(tiny
     block = calibrated(tiny, calibration)
     mlp = block.block.mlp
     path = "mlp.up_proj.kernel"
-    x = kernel_inputs(block.block, block.hidden, [path])[path]
+    x = kernel_inputs(block.block, block.flow, [path])[path]
     dense = {name: tiny.read(f"layers.0.mlp.{name}.kernel") for name in ("gate_proj", "up_proj")}
     want, losses = mlp(x), []
     for ratio in RATIOS:
@@ -141,7 +141,7 @@ def test_the_block_s_output_changes_less_than_by_rounding_to_nearest(tiny, calib
 
 
 def tiny_outputs(model, calibration):
-    return run_blocks(model, embed(model, jnp.asarray(calibration.tokens)))
+    return run_blocks(model, begin(model, jnp.asarray(calibration.tokens)))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from gossamer.compression import SmoothQuant, one_shot
 from gossamer.compression.methods.smoothquant import smoothing_factors
-from gossamer.inference.blockwise import embed, run_blocks
+from gossamer.inference.blockwise import begin, run_blocks
 from gossamer.quantization import Int
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM
@@ -80,7 +80,7 @@ def test_an_outlier_channel_costs_less_than_without_smoothing(weights, calibrati
     model = in_memory(weights)
 
     def outputs(checkpoint):
-        return run_blocks(checkpoint, embed(checkpoint, jnp.asarray(calibration.tokens)))
+        return run_blocks(checkpoint, begin(checkpoint, jnp.asarray(calibration.tokens)))
 
     errors = []
     for method in ("smoothquant", "rtn"):

@@ -36,8 +36,7 @@ from gossamer.compression.methods.method import (
 )
 from gossamer.compression.methods.rtn import nearest
 from gossamer.compression.observe import kernel_inputs
-from gossamer.models import Block, Rescalable
-from gossamer.models._decoder import Sublayer
+from gossamer.models import Block, Flow, Rescalable, Sublayer, rows
 from gossamer.quantization import Format
 from gossamer.recipe import Rule
 
@@ -101,11 +100,12 @@ def _search(block: CalibratedBlock, pair: Rescalable) -> Float[Array, " in"]:
         kernels = [block.kernel(name) for name in pair.projections]
         losses = [_product_loss(statistics.gram, kernels, formats, s) for s in candidates]
     else:
-        sequences = max(1, SEARCH_TOKENS // block.hidden.shape[1])
-        x = kernel_inputs(block.block, block.hidden[:sequences], names[:1])[names[0]]
+        sequences = max(1, SEARCH_TOKENS // jax.tree.leaves(block.flow)[0].shape[1])
+        flow = rows(block.flow, 0, sequences)
+        x = kernel_inputs(block.block, flow, names[:1])[names[0]]
         graph, state = nnx.split(block.block)
-        want = _sublayer(graph, state, x, pair.sublayer)
-        losses = [_sublayer_loss(graph, state, x, want, s, pair, formats) for s in candidates]
+        want = _sublayer(graph, state, x, flow, pair.sublayer)
+        losses = [_sublayer_loss(graph, state, x, flow, want, s, pair, formats) for s in candidates]
     return candidates[int(jnp.argmin(jnp.stack(losses)))]
 
 
@@ -131,20 +131,21 @@ def _product_loss(
     return total
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def _sublayer(
-    graph: nnx.GraphDef, state: nnx.State, x: Float[Array, "B T D"], which: Sublayer
+    graph: nnx.GraphDef, state: nnx.State, x: Float[Array, "B T D"], flow: Flow, which: Sublayer
 ) -> Float[Array, "B T D"]:
     block = nnx.merge(graph, state)
     assert isinstance(block, Block)
-    return block.sublayer(which, x, jnp.arange(x.shape[1]))
+    return block.sublayer(which, x, flow)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+@functools.partial(jax.jit, static_argnums=(0, 6, 7))
 def _sublayer_loss(
     graph: nnx.GraphDef,
     state: nnx.State,
     x: Float[Array, "B T D"],
+    flow: Flow,
     want: Float[Array, "B T D"],
     factors: Float[Array, " D"],
     pair: Rescalable,
@@ -157,7 +158,7 @@ def _sublayer_loss(
     for name, format in zip(pair.projections, formats, strict=True):
         variable = linear(block, name).kernel
         variable.set_value(_rounded(variable.get_value(), factors, format))
-    got = block.sublayer(pair.sublayer, x, jnp.arange(x.shape[1]))
+    got = block.sublayer(pair.sublayer, x, flow)
     return jnp.mean((got - want) ** 2)
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.observe import InputStatistics
-from gossamer.models import Rescalable
+from gossamer.models import Flow, Rescalable
 from gossamer.nn.linear import Linear
 from gossamer.quantization import Codes
 from gossamer.recipe import Rule
@@ -66,13 +66,13 @@ class CalibratedBlock:
 
     Attributes:
         block: with the uncompressed weights.
-        hidden: hidden states that enter it.
+        flow: what enters it.
         inputs: kernel's path within the block -> statistics of its inputs.
         rules: kernel's path within the block -> its rule.
     """
 
     block: nnx.Module
-    hidden: Float[Array, "B T D"]
+    flow: Flow
     inputs: Mapping[str, InputStatistics]
     rules: Mapping[str, Rule]
 
