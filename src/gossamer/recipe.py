@@ -186,7 +186,7 @@ def format_from_plain(data: object) -> Format:
     return format
 
 
-_BLOCKS = r"layers\..*\.kernel"
+_BLOCKS = r"(\w+\.)?layers\..*\.kernel"
 _ENDS = r"(embedding|output)\.kernel"
 _INT4 = Int(4, group=64, scale="bfloat16")
 _INT2 = Int(2, group=64, scale="bfloat16")

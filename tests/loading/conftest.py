@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gossamer.models import LlamaConfig, OptConfig, hf_key, parameter_shapes
+from gossamer.models import LlamaConfig, OptConfig, T5Config, hf_key, parameter_shapes
 
 TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "▁a"]
 SCORES = [0.0] * 259 + [-2.0, -3.0, -1.0]
@@ -35,13 +35,22 @@ OPT = OptConfig(
     num_heads=4,
     max_positions=32,
 )
+T5 = T5Config(
+    vocab_size=50,
+    hidden_size=16,
+    intermediate_size=24,
+    num_layers=1,
+    num_decoder_layers=2,
+    num_heads=2,
+    head_dim=4,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A config and random weights under our names, in our orientation."""
 
-    config: LlamaConfig | OptConfig
+    config: LlamaConfig | OptConfig | T5Config
     weights: dict[str, np.ndarray]
 
     def in_rows(self, path):
@@ -198,6 +207,18 @@ def biased_llama():
 @pytest.fixture(scope="session")
 def opt():
     return random_model(OPT)
+
+
+@pytest.fixture(scope="session")
+def t5():
+    return random_model(T5)
+
+
+@pytest.fixture(scope="session")
+def flan_t5():
+    return random_model(
+        dataclasses.replace(T5, activation="gated-gelu", tied=False, scaled_output=False)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from gossamer.loading import export, export_dense, load_gguf, load_huggingface
-from gossamer.models import build
+from gossamer.models import T5Inputs, build
 from gossamer.quantization import Int, Quantized
 
 KERNEL = "layers.1.mlp.up_proj.kernel"
@@ -133,3 +133,22 @@ def test_transformers_computes_our_logits(tmp_path, request, name):
         want = theirs(torch.asarray(tokens)).logits.numpy()
     got = build(checkpoint.config, checkpoint.read)(jnp.asarray(tokens))
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["t5", "flan_t5"])
+def test_transformers_computes_our_logits_of_an_encoder_decoder(tmp_path, request, name):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = request.getfixturevalue(name)
+    checkpoint = load_huggingface(model.write_huggingface(tmp_path / "in"))
+    export_dense(checkpoint, tmp_path / "out")
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(str(tmp_path / "out"))
+    source, target = np.random.default_rng(0).integers(2, checkpoint.config.vocab_size, (2, 2, 17))
+    with torch.no_grad():
+        tokens = {"input_ids": torch.asarray(source), "decoder_input_ids": torch.asarray(target)}
+        want = theirs(**tokens).logits.numpy()
+    inputs = T5Inputs.of(jnp.asarray(source), jnp.asarray(target))
+    got = build(checkpoint.config, checkpoint.read)(inputs)
+    np.testing.assert_allclose(got, want, atol=1e-4)

@@ -32,7 +32,7 @@ def check_equal(checkpoint, model):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("name", ["llama", "tied_llama", "biased_llama", "opt"])
+@pytest.mark.parametrize("name", ["llama", "tied_llama", "biased_llama", "opt", "t5", "flan_t5"])
 def test_float32_weights_come_back_exactly(tmp_path, request, name, shards):
     model = request.getfixturevalue(name)
     checkpoint = load_huggingface(model.write_huggingface(tmp_path / "model", shards=shards))
@@ -78,6 +78,29 @@ def test_tensors_that_are_stored_by_habit_are_passed_over(tmp_path, tied_llama, 
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, spare: np.ones(3, np.float32)}, folder / "model.safetensors")
     check_equal(load_huggingface(folder), tied_llama)
+
+
+@pytest.mark.parametrize(
+    "spare",
+    [
+        *("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    ],
+)
+def test_tensors_that_t5_has_twice_are_passed_over(tmp_path, t5, spare):
+    folder = t5.write_huggingface(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {spare: tensors["shared.weight"].copy()}, folder / "model.safetensors")
+    check_equal(load_huggingface(folder), t5)
+
+
+def test_a_t5_that_calls_itself_tied_and_has_two_matrices_is_untied(tmp_path, flan_t5):
+    # What transformers 5 writes for Flan-T5.
+    folder = flan_t5.write_huggingface(tmp_path / "model", tie_word_embeddings=True)
+    checkpoint = load_huggingface(folder)
+    check_equal(checkpoint, flan_t5)
+    assert checkpoint.config == flan_t5.config
+    assert checkpoint.hf_config["tie_word_embeddings"] is False
 
 
 def test_all_faults_of_the_tensors_are_reported_together(folder):

@@ -57,7 +57,7 @@ class Demo(Command):
         dense = perplexity(
             checkpoint,
             windows.tokens,
-            console.stage("dense perplexity", checkpoint.config.num_layers),
+            console.stage("dense perplexity", checkpoint.config.num_blocks),
         )
         windows = dataclasses.replace(windows, before=dense.perplexity)
         rows = [self._compress(checkpoint, windows, *case, console) for case in RECIPES]

@@ -27,6 +27,7 @@ from gossamer.compression.report import (
 from gossamer.compression.sinks import FolderSink, MemorySink
 from gossamer.evaluation import check_windows, perplexity
 from gossamer.loading import Checkpoint
+from gossamer.models import decoder_config
 from gossamer.packing import model_bytes
 from gossamer.recipe import Recipe, Rule
 
@@ -147,7 +148,7 @@ def one_shot(
     if evaluation is not None:
         check_windows(checkpoint, evaluation.tokens)
     sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
-    steps = len(checkpoint.config.blocks) + 1
+    steps = checkpoint.config.num_blocks + 1
     with clock.stage("compress"):
         kernels = run(job, sink, progress(f"{recipe.name}, {job.method.name}", steps))
         compressed = sink.finish()
@@ -177,7 +178,7 @@ def _job(
         calibration = BUILTIN
     if isinstance(calibration, str | pathlib.Path):
         tokenizer = checkpoint.require_tokenizer()
-        limit = checkpoint.config.max_positions
+        limit = decoder_config(checkpoint.config).max_positions
         if sequence_length > limit:
             raise ValueError(
                 f"Calibration sequences of {sequence_length} tokens are longer than the {limit} "
@@ -215,7 +216,7 @@ def _measure(
     clock: _Clock,
     progress: Progress,
 ) -> PerplexityChange:
-    steps = len(dense.config.blocks)
+    steps = dense.config.num_blocks
     before = evaluation.before
     if before is None:
         with clock.stage("perplexity before"):

@@ -55,7 +55,7 @@ class FolderSink:
     def __init__(self, job: Job, out: pathlib.Path, *, overwrite: bool) -> None:
         self._job, self._out = job, out
         self._writer = FolderWriter(out, job=_fingerprint(job), overwrite=overwrite)
-        self._count = len(job.checkpoint.config.blocks) + 1
+        self._count = job.checkpoint.config.num_blocks + 1
 
     def finished(self, part: int) -> tuple[Tensors, list[KernelReport]] | None:
         """The tensors and reports of a part that is written already."""

@@ -42,7 +42,7 @@ def run_blocks(
 
     After each block `watch` is called with what left it, then `advance`.
     """
-    for index in range(len(checkpoint.config.blocks)):
+    for index in range(checkpoint.config.num_blocks):
         flow = run_block(build_block(checkpoint.config, checkpoint.read, index), flow)
         # Without waiting, the weights of all blocks would be read before the first has run.
         jax.block_until_ready(flow)

@@ -12,6 +12,7 @@ from gossamer.inference.runner import Runner
 from gossamer.inference.sampling import Sampling
 from gossamer.inference.text_stream import TextStream
 from gossamer.loading import Checkpoint, load
+from gossamer.models import decoder_config
 from gossamer.nn.attention import CacheType
 
 StoppedBy = Literal["end", "stop", "length", "context"]
@@ -118,7 +119,7 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
         raise ValueError(
             "The prompt is empty, and the model has no BOS token to start from; give a prompt."
         )
-    vocabulary = checkpoint.config.vocab_size
+    vocabulary = decoder_config(checkpoint.config).vocab_size
     if outside := [index for index in ids if not 0 <= index < vocabulary]:
         raise ValueError(
             f"The prompt holds token {outside[0]}, outside the model's vocabulary of {vocabulary}."
@@ -127,7 +128,7 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
 
 
 def _free_positions(checkpoint: Checkpoint, ids: Sequence[int]) -> int:
-    limit = checkpoint.config.max_positions
+    limit = decoder_config(checkpoint.config).max_positions
     if len(ids) >= limit:
         raise ValueError(
             f"The prompt has {len(ids)} tokens and the model {limit} positions, which leaves none "

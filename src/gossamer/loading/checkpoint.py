@@ -215,13 +215,13 @@ def check_sizes(where: str, config: ModelConfig, stored: Iterable[Shape]) -> Non
     shapes = list(stored)
     total = sum(math.prod(shape) for shape in shapes)
     hidden = config.hidden_size
-    claims = {"num_layers": config.num_layers, "embedding": config.vocab_size * hidden}
+    claims = {"blocks": config.num_blocks, "embedding": config.vocab_size * hidden}
     if isinstance(config, OptConfig):
         claims["positions"] = config.max_positions * hidden
-    if config.num_layers:
+    if config.num_blocks:
         claims["mlp"] = hidden * config.intermediate_size
         claims["attention"] = hidden * config.num_heads * config.head_dim
-    limits = {"num_layers": len(shapes)}
+    limits = {"blocks": len(shapes)}
     for name, size in claims.items():
         if size > (limit := limits.get(name, total)):
             raise ValueError(

@@ -12,7 +12,7 @@ from gossamer.data import Tokenizer
 from gossamer.data.json_files import read_json
 from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
 from gossamer.loading.identity import sample_sha256
-from gossamer.models import ModelConfig, config_from_hf, hf_key, parameter_shapes
+from gossamer.models import ModelConfig, T5Config, config_from_hf, hf_key, parameter_shapes
 from gossamer.packing import SafetensorsFile
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -36,6 +36,10 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
     config = config_from_hf(hf_config)
     files = _open_shards(folder)
     homes = {name: file for file in files for name in file.names}
+    if _is_untied(config, homes):
+        hf_config = {**hf_config, "tie_word_embeddings": False}
+        hf_config["scale_decoder_outputs"] = config.to_hf()["scale_decoder_outputs"]
+        config = config_from_hf(hf_config)
     stored = {name: homes[name].shape(name) for name in homes if not _is_spare(name, config)}
     check_sizes(where, config, stored.values())
     shapes = parameter_shapes(config)
@@ -88,8 +92,29 @@ def _read(file: SafetensorsFile, name: str, path: str) -> np.ndarray:
     return np.ascontiguousarray(values, np.float32)
 
 
+def _is_untied(config: ModelConfig, homes: Mapping[str, SafetensorsFile]) -> bool:
+    """Whether a T5 that calls itself tied has an output projection beside its embedding.
+
+    transformers 5 writes `tie_word_embeddings: true` for every T5 and looks at the file itself.
+    """
+    names = ("shared.weight", "lm_head.weight")
+    if not isinstance(config, T5Config) or not config.tied or not homes.keys() >= set(names):
+        return False
+    shared, output = (homes[name].read(name) for name in names)
+    return not np.array_equal(shared, output)
+
+
+_SPARE_OF_T5 = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+)
+
+
 def _is_spare(name: str, config: ModelConfig) -> bool:
     """Whether a tensor is stored by habit and says nothing that the config does not."""
+    if isinstance(config, T5Config) and name in _SPARE_OF_T5:
+        return True
     return name.endswith(".rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight")
 
 

@@ -1,4 +1,4 @@
-"""Decoder language models as Flax NNX modules: a file a family, and how weights get into them.
+"""Models as Flax NNX modules: a file a family, and how weights get into them.
 
 What a model computes is here and in `gossamer.nn`; where weights come from is in
 `gossamer.loading`, and how text is generated in `gossamer.inference`.
@@ -21,8 +21,10 @@ from gossamer.models.build import (
 )
 from gossamer.models.llama import Llama, LlamaBlock, LlamaConfig
 from gossamer.models.opt import Opt, OptBlock, OptConfig
+from gossamer.models.t5 import T5, T5Block, T5Config, T5Inputs
 
 __all__ = [
+    "T5",
     "Block",
     "Cache",
     "Decoder",
@@ -39,6 +41,9 @@ __all__ = [
     "OptConfig",
     "Rescalable",
     "Sublayer",
+    "T5Block",
+    "T5Config",
+    "T5Inputs",
     "block_class",
     "build",
     "build_block",

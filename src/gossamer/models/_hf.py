@@ -26,6 +26,14 @@ class HfFields:
             return least
         return value
 
+    def token(self, name: str, default: int) -> int:
+        """A token's id."""
+        value = self._value(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            self._fault(name, value, "a token's id")
+            return default
+        return value
+
     def number(self, name: str, default: float | None = None) -> float:
         """A positive number."""
         value = self._value(name, default)

@@ -54,6 +54,7 @@ class Block(nnx.Module):
     """
 
     RESCALABLE: ClassVar[tuple[Rescalable, ...]]
+    # Cross-attention's paths end like this too.
     SCORE_PROJECTIONS: ClassVar[tuple[str, ...]] = ("attention.q_proj", "attention.k_proj")
 
     @classmethod
@@ -91,8 +92,16 @@ class Model(nnx.Module):
 
     HF_NAMES: ClassVar[dict[str, str]]
 
+    config: Any
+
     def __init__(self, config: Any, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
+
+    @classmethod
+    def hf_names(cls, config: Any) -> dict[str, str]:
+        """`HF_NAMES`, where names do not hang on the config."""
+        del config
+        return cls.HF_NAMES
 
     @classmethod
     def block_class(cls, path: str) -> type[Block]:

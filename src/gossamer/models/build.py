@@ -13,18 +13,20 @@ from gossamer.models._decoder import Decoder
 from gossamer.models._model import Block, Model
 from gossamer.models.llama import Llama, LlamaConfig
 from gossamer.models.opt import Opt, OptConfig
+from gossamer.models.t5 import T5, T5Config
 from gossamer.nn.linear import variable
 from gossamer.weights import Kernel
 
 DecoderConfig: TypeAlias = LlamaConfig | OptConfig
 """Of language models that continue a text."""
-ModelConfig: TypeAlias = DecoderConfig
+ModelConfig: TypeAlias = DecoderConfig | T5Config
 Read: TypeAlias = Callable[[str], Kernel]
 """From a parameter's path to its weight; a plain one is float32."""
 
 _FAMILIES: dict[str, tuple[type[Any], type[Model]]] = {
     "llama": (LlamaConfig, Llama),
     "opt": (OptConfig, Opt),
+    "t5": (T5Config, T5),
 }
 
 
@@ -77,7 +79,7 @@ def hf_key(config: ModelConfig, path: str) -> str:
         >>> hf_key(config, "layers.0.mlp.fc1.kernel")
         'model.decoder.layers.0.fc1.weight'
     """
-    return _model.hf_key(model_class(config).HF_NAMES, path)
+    return _model.hf_key(model_class(config).hf_names(config), path)
 
 
 @functools.cache
@@ -107,7 +109,7 @@ def build(config: ModelConfig, read: Read) -> Model:
             needs; its path is named.
     """
     model = build_ends(config, read)
-    model.set_blocks([build_block(config, read, index) for index in range(len(config.blocks))])
+    model.set_blocks([build_block(config, read, index) for index in range(config.num_blocks)])
     model.config = config
     return model
 

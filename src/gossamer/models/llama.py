@@ -66,6 +66,11 @@ class LlamaConfig:
             )
 
     @property
+    def num_blocks(self) -> int:
+        """How many `blocks` there are."""
+        return self.num_layers
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """The path of every block, in the order in which they run."""
         return numbered("layers", self.num_layers)

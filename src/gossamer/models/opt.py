@@ -73,6 +73,11 @@ class OptConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def num_blocks(self) -> int:
+        """How many `blocks` there are."""
+        return self.num_layers
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """The path of every block, in the order in which they run."""
         return numbered("layers", self.num_layers)

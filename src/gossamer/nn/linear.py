@@ -16,8 +16,8 @@ class CompressedParam(nnx.Variable):
     """A kernel of integer planes: no `nnx.Param`, so that gradients and optimizers pass it by."""
 
 
-def _fresh(shape: tuple[int, int], rngs: nnx.Rngs) -> nnx.Param:
-    return nnx.Param(INIT_STDDEV * jax.random.normal(rngs.params(), shape, jnp.float32))
+def _fresh(shape: tuple[int, int], stddev: float, rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(stddev * jax.random.normal(rngs.params(), shape, jnp.float32))
 
 
 class Linear(nnx.Module):
@@ -28,8 +28,16 @@ class Linear(nnx.Module):
         bias: `[out]`, or None.
     """
 
-    def __init__(self, in_size: int, out_size: int, *, bias: bool = False, rngs: nnx.Rngs) -> None:
-        self.kernel = _fresh((in_size, out_size), rngs)
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        *,
+        bias: bool = False,
+        stddev: float = INIT_STDDEV,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.kernel = _fresh((in_size, out_size), stddev, rngs)
         self.bias = nnx.Param(jnp.zeros(out_size)) if bias else None
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
@@ -85,8 +93,15 @@ class Embedding(nnx.Module):
         kernel: `[D, V]`, an array or a compressed weight.
     """
 
-    def __init__(self, vocab_size: int, hidden_size: int, *, rngs: nnx.Rngs) -> None:
-        self.kernel = _fresh((hidden_size, vocab_size), rngs)
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        *,
+        stddev: float = INIT_STDDEV,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.kernel = _fresh((hidden_size, vocab_size), stddev, rngs)
 
     def __call__(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
         """Looks tokens up."""
@@ -105,7 +120,7 @@ class Positions(nnx.Module):
     """
 
     def __init__(self, rows: int, hidden_size: int, *, rngs: nnx.Rngs) -> None:
-        self.table = _fresh((rows, hidden_size), rngs)
+        self.table = _fresh((rows, hidden_size), INIT_STDDEV, rngs)
 
     def __call__(self, rows: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
         """Looks rows up; a row outside the table gives NaN, never its neighbour."""

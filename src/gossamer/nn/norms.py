@@ -22,10 +22,16 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """Normalizes each vector."""
-        wide = x.astype(jnp.float32)
-        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-        scaled = wide * lax.rsqrt(mean_square + self.epsilon) * self.scale.get_value()
-        return scaled.astype(x.dtype)
+        return rms_norm(x, self.scale.get_value(), self.epsilon)
+
+
+def rms_norm(
+    x: Float[Array, "*batch D"], scale: Float[Array, " D"], epsilon: float
+) -> Float[Array, "*batch D"]:
+    """What `RMSNorm` computes."""
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    return (wide * lax.rsqrt(mean_square + epsilon) * scale).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
