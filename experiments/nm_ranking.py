@@ -31,7 +31,7 @@ from gossamer.models import OptConfig
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM, Periodic
 from gossamer.sparsity.methods import ASP, SRSTE, STE, STEP, MaskDecay, MdGf, Method, SdGf
-from gossamer.training import AdamW, Corpus, DataConfig, TrainingConfig, train
+from gossamer.training import AdamW, Corpus, DataConfig, TrainingConfig, read_corpus, train
 from gossamer.training.flops import steps_within, training_flops
 
 STEPS, CONTEXT, BATCH = 2500, 32, 32
@@ -253,7 +253,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "nm-training.jsonl"
-    corpus = functools.cache(lambda: Corpus.read(DataConfig()))
+    corpus = functools.cache(lambda: read_corpus(DataConfig()))
     for run in runs(args.seeds):
         if run.key in finished(file):
             continue

@@ -21,7 +21,7 @@ from gossamer.quantization import Int
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM
 from gossamer.sparsity.methods import SRSTE, MdGf
-from gossamer.training import Corpus, DataConfig, QuantizationConfig
+from gossamer.training import DataConfig, QuantizationConfig, read_corpus
 from tests.training.runs import FEED_FORWARD, run
 
 STEPS, PROMPT = 40, "hello, "
@@ -97,8 +97,8 @@ def test_a_model_runs_packed_as_it_was_trained(gossamer, tmp_path, method, value
 
     generated = generate(packed, PROMPT, max_tokens=10).tokens
     line = [*PROMPT.encode(), *generated]
-    corpus = Corpus.read(DataConfig(text=str(tmp_path / "text.txt"), held_out=0.2))
-    windows = np.concatenate([corpus.evaluation(16, None), [line]])
+    corpus = read_corpus(DataConfig(text=str(tmp_path / "text.txt"), held_out=0.2))
+    windows = np.concatenate([corpus.windows(16, None), [line]])
     want, got = (logits(model, windows[:, :-1]) for model in (seen, packed))
     # Sums of at most 64 products in another order: each is off by at most 64 * 2^-24 of the sizes
     # of its products, 4e-6, and there are eight such sums in a row with the output's.

@@ -6,7 +6,7 @@ from gossamer.data import Tokenizer
 from gossamer.models import LlamaConfig
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM
-from gossamer.training import AdamW, Corpus, MeshConfig, TrainingConfig
+from gossamer.training import AdamW, MeshConfig, TextCorpus, TrainingConfig
 
 MODEL = LlamaConfig(
     vocab_size=256,
@@ -23,9 +23,9 @@ RECIPE = Recipe(rules=(Rule(path=FEED_FORWARD, pattern=NM(2, 4)),))
 UP = "layers.0.mlp.up_proj.kernel"
 
 
-def corpus() -> Corpus:
+def corpus() -> TextCorpus:
     tokens = np.frombuffer(b"hello, hello, he fell; " * 60, np.uint8).astype(np.int32)
-    return Corpus(learned=tokens[:1000], held_out=tokens[1000:], tokenizer=Tokenizer.of_bytes())
+    return TextCorpus(learned=tokens[:1000], held_out=tokens[1000:], tokenizer=Tokenizer.of_bytes())
 
 
 def run(**changes) -> TrainingConfig:

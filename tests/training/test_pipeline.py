@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from gossamer.data import Tokenizer
-from gossamer.training import Batches, Corpus, DataConfig
+from gossamer.training import Batches, DataConfig, TextCorpus, Windows, read_corpus
 from tests.training.runs import corpus, run
 
 TOKENS = np.arange(101, dtype=np.int32)
 
 
 def batches(**changes):
-    return Batches(TOKENS, **({"context": 5, "batch": 4, "seed": 1} | changes))
+    return Batches(Windows(TOKENS, 5), **({"batch": 4, "seed": 1} | changes))
 
 
 def test_an_epoch_predicts_every_token_once_and_the_next_in_another_order():
@@ -45,16 +45,16 @@ def test_bytes_are_what_the_tokenizer_gives(tmp_path):
     text = "héllo\n\tdef f(x):  return '€'\x00\r\n" * 20
     file = tmp_path / "text.txt"
     file.write_bytes(text.encode())
-    read = Corpus.read(DataConfig(text=str(file), held_out=0.1))
+    read = read_corpus(DataConfig(text=str(file), held_out=0.1))
     tokens = np.concatenate([read.learned, read.held_out])
     assert list(tokens) == Tokenizer.of_bytes().encode(text)
     assert Tokenizer.of_bytes().decode(tokens.tolist()) == text
     assert len(read.held_out) == int(len(tokens) * 0.1)
     with pytest.raises(ValueError, match=r"no tokenizer.json in .*; name a model's folder"):
-        Corpus.read(DataConfig(text=str(file), tokenizer=str(tmp_path)))
+        read_corpus(DataConfig(text=str(file), tokenizer=str(tmp_path)))
 
 
 def test_a_text_that_is_too_short_is_refused():
-    short = Corpus(learned=TOKENS[:10], held_out=TOKENS[:3], tokenizer=corpus().tokenizer)
+    short = TextCorpus(learned=TOKENS[:10], held_out=TOKENS[:3], tokenizer=corpus().tokenizer)
     with pytest.raises(ValueError, match=r"learn from has 10 tokens, .* of 17; .*held out has 3"):
         short.check(run())

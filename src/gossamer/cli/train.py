@@ -59,10 +59,10 @@ class Train(Command):
         config = self._config()
         if self.show_config or self.out is None:
             return config.to_dict()
-        from gossamer.training import Corpus, train
+        from gossamer.training import read_corpus, train
 
-        console.note("reading the text ...")
-        corpus = Corpus.read(config.data)
+        console.note("reading the data ...")
+        corpus = read_corpus(config.data)
         trained = train(
             config, folder=self.out, resume=self.resume, corpus=corpus, progress=console.stage
         )

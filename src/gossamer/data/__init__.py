@@ -3,7 +3,18 @@
 Nothing here knows of a model or of weights; reading those is `gossamer.loading`.
 """
 
+from gossamer.data.pairs import Pair, read_pairs, split_pairs
 from gossamer.data.text import builtin_text, python_sources, read_text, sequences, windows
 from gossamer.data.tokenizers import Tokenizer
 
-__all__ = ["Tokenizer", "builtin_text", "python_sources", "read_text", "sequences", "windows"]
+__all__ = [
+    "Pair",
+    "Tokenizer",
+    "builtin_text",
+    "python_sources",
+    "read_pairs",
+    "read_text",
+    "sequences",
+    "split_pairs",
+    "windows",
+]

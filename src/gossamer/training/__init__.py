@@ -6,12 +6,15 @@ The loop is for models of ours; what goes around weights is for any.
 from gossamer.training.aware import quantize_aware
 from gossamer.training.checkpoints import Checkpoints
 from gossamer.training.config import (
+    Data,
     DataConfig,
     MeshConfig,
+    PairsConfig,
     QuantizationConfig,
     TrainingConfig,
     differences,
 )
+from gossamer.training.corpora import Corpus, PairCorpus, TextCorpus, Windows, read_corpus
 from gossamer.training.flops import (
     StepDensities,
     attention_flops,
@@ -26,9 +29,10 @@ from gossamer.training.flops import (
 )
 from gossamer.training.injection import quantized_dot_general
 from gossamer.training.loop import Trained, train
+from gossamer.training.losses import Losses, PairRows
 from gossamer.training.metrics import MetricsWriter
 from gossamer.training.optimizers import SGD, Adafactor, AdamW, Lion, Optimizer, chain, is_decayed
-from gossamer.training.pipeline import Batches, Corpus, Windows
+from gossamer.training.pipeline import Batches, Examples
 from gossamer.training.presets import PRESETS
 from gossamer.training.saving import as_checkpoint, zeros_of
 from gossamer.training.sharding import (
@@ -49,14 +53,21 @@ __all__ = [
     "Batches",
     "Checkpoints",
     "Corpus",
+    "Data",
     "DataConfig",
+    "Examples",
     "Lion",
+    "Losses",
     "MeshConfig",
     "MetricsWriter",
     "Optimizer",
+    "PairCorpus",
+    "PairRows",
+    "PairsConfig",
     "QuantizationConfig",
     "Step",
     "StepDensities",
+    "TextCorpus",
     "TrainState",
     "Trained",
     "TrainingConfig",
@@ -76,6 +87,7 @@ __all__ = [
     "put_batch",
     "quantize_aware",
     "quantized_dot_general",
+    "read_corpus",
     "start_processes",
     "state_shardings",
     "step_densities",

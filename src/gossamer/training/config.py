@@ -4,14 +4,21 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import yaml
 
 from gossamer import plain
-from gossamer.models import LlamaConfig, ModelConfig, OptConfig, parameter_shapes
+from gossamer.models import (
+    DecoderConfig,
+    LlamaConfig,
+    ModelConfig,
+    OptConfig,
+    T5Config,
+    parameter_shapes,
+)
 from gossamer.recipe import KINDS as RECIPE_KINDS
 from gossamer.recipe import Recipe
 from gossamer.sparsity import methods
@@ -26,19 +33,6 @@ _METHODS = {
     for name in methods.__all__
     if issubclass(kind := getattr(methods, name), Method) and kind is not Method
 }
-KINDS: dict[str, type] = (
-    RECIPE_KINDS
-    | _METHODS
-    | {
-        kind.__name__: kind
-        for kind in (
-            *OPTIMIZERS,
-            *(LlamaConfig, OptConfig),
-            *(Periodic, Cubic, Linear, Exponential, Staircase),
-        )
-    }
-)
-"""What a `type` in the plain data of a training run may name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +54,46 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ValueError(f"DataConfig needs 0 < held_out < 1, got held_out={self.held_out}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Pairs of texts to learn from: what an encoder-decoder reads, and what it is to write.
+
+    Attributes:
+        pairs: a text file with a pair a line, its two columns with a tab between them, perhaps
+            `.gz` or `.xz`. None must be replaced before the run.
+        tokenizer: a model's folder with a tokenizer.json; None learns one from the pairs.
+        vocab_size: tokens of the tokenizer that is learned.
+        held_out: the share of the sources, chosen by a hash, that is evaluated on and not learned
+            from.
+    """
+
+    pairs: str | None = None
+    tokenizer: str | None = None
+    vocab_size: int = 4096
+    held_out: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"PairsConfig needs 0 < held_out < 1, got held_out={self.held_out}.")
+
+
+Data: TypeAlias = DataConfig | PairsConfig
+
+KINDS: dict[str, type] = (
+    RECIPE_KINDS
+    | _METHODS
+    | {
+        kind.__name__: kind
+        for kind in (
+            *OPTIMIZERS,
+            *(LlamaConfig, OptConfig, T5Config, PairsConfig),
+            *(Periodic, Cubic, Linear, Exponential, Staircase),
+        )
+    }
+)
+"""What a `type` in the plain data of a training run may name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,8 +137,9 @@ class TrainingConfig:
         model: its sizes.
         data: what it learns from.
         steps: optimizer steps.
-        batch: sequences of a step, on all devices together.
-        context: tokens of a sequence that are predicted.
+        batch: sequences or rows of a step, on all devices together.
+        context: tokens of a sequence that are predicted; of pairs, those of a row on either side,
+            in which several pairs may lie.
         optimizer: and its learning rate.
         seed: of the first weights, the order of the data and all that is drawn.
         method: a sparse-training method with its recipe; None trains dense.
@@ -116,7 +151,7 @@ class TrainingConfig:
         checkpoint_every: steps from one checkpoint to the next; there is one at the end too.
         log_every: steps from one line of metrics to the next.
         evaluate_every: steps from one evaluation to the next; None evaluates at the end only.
-        evaluation_windows: sequences held out that are evaluated; None takes all.
+        evaluation_windows: sequences or rows held out that are evaluated; None takes all.
         mesh: how devices share the work.
         peak_flops: what all devices together could do, in FLOPs a second; with it the metrics have
             the model-FLOPs utilization.
@@ -126,7 +161,7 @@ class TrainingConfig:
     """
 
     model: ModelConfig
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    data: Data = dataclasses.field(default_factory=DataConfig)
     steps: int
     batch: int
     context: int
@@ -156,11 +191,7 @@ class TrainingConfig:
             faults.append(f"peak_flops must be above 0, got {self.peak_flops}")
         if self.accumulate > 0 and self.batch % self.accumulate:
             faults.append(f"a batch of {self.batch} is not cut in {self.accumulate} equal parts")
-        if self.context > self.model.max_positions:
-            faults.append(
-                f"a context of {self.context} is more than the model's {self.model.max_positions} "
-                "positions"
-            )
+        faults += _faults_of_kind(self)
         if self.optimizer.warmup >= max(self.steps, 1):
             faults.append(f"a warm-up of {self.optimizer.warmup} steps leaves none of {self.steps}")
         if self.precision == "bfloat16" and self.quantization is not None:
@@ -186,7 +217,7 @@ class TrainingConfig:
             ValueError: no mapping, an unknown or missing field or a bad value; all faults are
                 listed.
         """
-        special = {Selection: _read_recipe, Recipe: _read_recipe}
+        special = {Selection: _read_recipe, Recipe: _read_recipe, Data: _read_data}
         reader = plain.Reader(KINDS, special)
         config = reader.build(cls, data, "training")
         if reader.faults:
@@ -251,6 +282,33 @@ def _read_recipe(reader: plain.Reader, value: Any, where: str) -> Recipe | None:
     except ValueError as error:
         reader.faults.append(f"{where}: {error}".rstrip("."))
         return None
+
+
+def _read_data(reader: plain.Reader, value: Any, where: str) -> Data | None:
+    """A text, unless a `type` says otherwise."""
+    if isinstance(value, Mapping) and "type" in value:
+        return reader.tagged({"PairsConfig": PairsConfig}, value, where)
+    return reader.build(DataConfig, value, where)
+
+
+_LEARNERS: dict[type, tuple[Any, str]] = {
+    DataConfig: (DecoderConfig, "a text, which language models continue"),
+    PairsConfig: (T5Config, "pairs of texts, which an encoder-decoder translates"),
+}
+
+
+def _faults_of_kind(config: TrainingConfig) -> list[str]:
+    """What model and data have against each other."""
+    model = config.model
+    learner, what = _LEARNERS[type(config.data)]
+    if not isinstance(model, learner):
+        return [f"the data are {what}, and the model is a {type(model).__name__}"]
+    if isinstance(model, DecoderConfig) and config.context > model.max_positions:
+        return [
+            f"a context of {config.context} is more than the model's {model.max_positions} "
+            "positions"
+        ]
+    return []
 
 
 def _faults_on_model(config: TrainingConfig) -> list[str]:

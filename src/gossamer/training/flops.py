@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gossamer.models import ModelConfig, parameter_shapes
+from gossamer.models import ModelConfig, T5Config, parameter_shapes
 from gossamer.sparsity import Pattern
 from gossamer.sparsity.methods import Method
 
@@ -48,7 +48,10 @@ def attention_flops(*, layers: int, width: int, sequence: int) -> float:
 
 
 def kernels(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """The kernels `[in, out]` that a token is multiplied by; an embedding only if it is tied."""
+    """The kernels `[in, out]` that a token is multiplied by; an embedding only if it is tied.
+
+    In an encoder-decoder some by those of the source, others by those of the target.
+    """
     return {
         path: (shape[0], shape[1])
         for path, shape in parameter_shapes(config).items()
@@ -61,12 +64,15 @@ def model_flops(config: ModelConfig, sequence: int, densities: Densities | None 
 
     Args:
         config: the model's sizes.
-        sequence: tokens.
+        sequence: tokens; of an encoder-decoder, those of source and target each.
         densities: of weights that are sparse.
     """
     width = config.num_heads * config.head_dim
+    layers = config.num_blocks
+    if isinstance(config, T5Config):
+        layers += config.num_decoder_layers  # they look at both sides
     return sequence * products_flops(kernels(config), densities or {}) + attention_flops(
-        layers=config.num_layers, width=width, sequence=sequence
+        layers=layers, width=width, sequence=sequence
     )
 
 

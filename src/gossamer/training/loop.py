@@ -8,22 +8,30 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from gossamer.training.checkpoints import Checkpoints
 from gossamer.training.config import TrainingConfig
+from gossamer.training.corpora import Corpus, read_corpus
 from gossamer.training.flops import model_flops, patterns_of
 from gossamer.training.metrics import MetricsWriter
-from gossamer.training.pipeline import Batches, Corpus
+from gossamer.training.pipeline import Batches
 from gossamer.training.sharding import check_batch, make_mesh, put_batch
 from gossamer.training.step import Params, Step, TrainState
 
 TIMES = ("seconds", "tokens_per_second", "flops_per_second", "utilization")
 """Metrics that differ between two runs of the same settings; all others are equal."""
+
+
+class Evaluation(NamedTuple):
+    """On what is held out: the loss in nats a prediction, and the share that was the likeliest."""
+
+    loss: float
+    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,8 @@ class Trained:
         params: what was trained, by path; dense where the method keeps dense weights.
         weights: what the model runs with: with zeros where the method prunes.
         state: all of the training state.
-        evaluation: loss on what is held out, in nats a token.
+        evaluation: loss on what is held out, in nats a prediction.
+        accuracy: the share of these predictions that were the likeliest.
         skipped: steps that changed nothing, since their gradients were not finite.
         history: metrics of the logged steps of this run, the steps before a resume left out.
     """
@@ -43,6 +52,7 @@ class Trained:
     weights: Params
     state: TrainState
     evaluation: float
+    accuracy: float
     skipped: int
     history: list[dict[str, int | float]]
 
@@ -65,7 +75,7 @@ def train(
         config: what is to be done.
         folder: for checkpoints, `metrics.jsonl` and TensorBoard's `events`; None writes nothing.
         resume: goes on from the latest checkpoint in `folder`, or begins if there is none.
-        corpus: a text that is read already; None reads the config's.
+        corpus: data that are read already; None reads the config's.
         params: weights to begin with, by path; None draws them from the seed.
         progress: called with a name and how many steps there are; what it returns is called after
             each step.
@@ -73,14 +83,14 @@ def train(
     Warns where the run ends before its method has every pattern in full.
 
     Raises:
-        ValueError: the text or the devices do not do, the folder holds a run and is not to be
+        ValueError: the data or the devices do not do, the folder holds a run and is not to be
             resumed or has other settings, or a gradient is not finite and `on_nan` says stop.
     """
     warn_of_an_early_end(config)
     folder = None if folder is None else Path(folder)
     mesh = make_mesh(config.mesh)
     check_batch(config.batch, config.accumulate, mesh)
-    corpus = Corpus.read(config.data) if corpus is None else corpus
+    corpus = read_corpus(config.data) if corpus is None else corpus
     corpus.check(config)
     checkpoints = Checkpoints(None if folder is None else folder / "checkpoints", config)
     done = checkpoints.latest()
@@ -90,9 +100,7 @@ def train(
                 f"{folder} holds a run of {done} steps: resume it, or train into another folder."
             )
         step = Step(config, mesh)
-        batches = Batches(
-            corpus.learned, context=config.context, batch=config.batch, seed=config.seed
-        )
+        batches = Batches(corpus.examples(config), batch=config.batch, seed=config.seed)
         if done is None:
             state = step.init(params)
         else:
@@ -146,7 +154,7 @@ class _Run:
         writer: MetricsWriter,
     ) -> None:
         self.config, self.step, self.batches = config, step, batches
-        self.held_out = corpus.evaluation(config.context, config.evaluation_windows)
+        self.held_out = corpus.evaluation(config)
         self.checkpoints, self.writer = checkpoints, writer
         self.history: list[dict[str, int | float]] = []
         self.began = (0.0, 0)  # when, and at which step, the last line of metrics was written
@@ -182,7 +190,8 @@ class _Run:
             params=state.params,
             weights=self.step.gathered(state),
             state=state,
-            evaluation=evaluation,
+            evaluation=evaluation.loss,
+            accuracy=evaluation.accuracy,
             skipped=int(state.skipped),
             history=self.history,
         )
@@ -215,23 +224,35 @@ class _Run:
         self.history.append({"step": step, **values})
         self.writer.write(step, values)
 
-    def _evaluate(self, state: TrainState, step: int, *, write: bool = True) -> float:
-        """The mean loss on what is held out, with the weights that the model runs with."""
-        losses = [
-            np.asarray(self.step.losses(state, tokens))[:count]
-            for tokens, count in self._evaluation_batches()
-        ]
-        loss = float(np.concatenate(losses).astype(np.float64).mean())
+    def _evaluate(self, state: TrainState, step: int, *, write: bool = True) -> "Evaluation":
+        """What the model, with the weights that it runs with, makes of what is held out."""
+        sums, counts, correct = 0.0, 0.0, 0.0
+        for batch, rows in self._evaluation_batches():
+            losses = jax.tree.map(
+                lambda each, rows=rows: float(np.asarray(each, np.float64)[:rows].sum()),
+                self.step.losses(state, batch),
+            )
+            sums, counts = sums + losses.sums, counts + losses.counts
+            correct += losses.correct
+        found = Evaluation(loss=sums / counts, accuracy=correct / counts)
         if write:
-            self.writer.write(step, {"evaluation_loss": loss, "bits_per_token": loss / math.log(2)})
-        return loss
+            self.writer.write(
+                step,
+                {
+                    "evaluation_loss": found.loss,
+                    "evaluation_accuracy": found.accuracy,
+                    "bits_per_token": found.loss / math.log(2),
+                },
+            )
+        return found
 
-    def _evaluation_batches(self) -> Iterator[tuple[Int[Array, "batch length"], int]]:
+    def _evaluation_batches(self) -> Iterator[tuple[Any, int]]:
         """Batches of one size, the last padded, and how many of their rows count."""
         size = self.config.batch
         share = size // jax.process_count()
-        for start in range(0, len(self.held_out), size):
-            rows = self.held_out[start : start + size]
-            padded = np.resize(rows, (size, rows.shape[1]))
-            mine = padded[jax.process_index() * share :][:share]
-            yield put_batch(self.step.mesh, mine), len(rows)
+        total = len(jax.tree.leaves(self.held_out)[0])
+        for start in range(0, total, size):
+            rows = np.arange(start, min(start + size, total))
+            mine = np.resize(rows, size)[jax.process_index() * share :][:share]
+            batch = jax.tree.map(lambda leaf, mine=mine: leaf[mine], self.held_out)
+            yield put_batch(self.step.mesh, batch), len(rows)

@@ -11,13 +11,15 @@ from gossamer.training.config import TrainingConfig
 from gossamer.training.step import Params
 
 
-def as_checkpoint(config: TrainingConfig, weights: Params, tokenizer: Tokenizer) -> Checkpoint:
+def as_checkpoint(
+    config: TrainingConfig, weights: Params, tokenizer: Tokenizer | None
+) -> Checkpoint:
     """A model as `load` gives it.
 
     Args:
         config: of the run.
         weights: what the model runs with, by path: `Trained.weights`.
-        tokenizer: of the text.
+        tokenizer: of the texts; None where the model has none.
     """
     arrays = {path: np.asarray(weights[path]) for path in parameter_shapes(config.model)}
     return Checkpoint(

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
 
 from gossamer.training.config import MeshConfig
 
@@ -82,7 +81,7 @@ def state_shardings(mesh: Mesh, shapes: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf_sharding(mesh, leaf.shape), shapes)
 
 
-def put_batch(mesh: Mesh, rows: Int[np.ndarray, "rows length"]) -> Int[Array, "batch length"]:
-    """The batch of all processes, of which each gives its rows."""
+def put_batch(mesh: Mesh, rows: Any) -> Any:
+    """The batch of all processes, of which each gives its rows of every array."""
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    return jax.make_array_from_process_local_data(sharding, rows)
+    return jax.tree.map(lambda each: jax.make_array_from_process_local_data(sharding, each), rows)

@@ -1,7 +1,7 @@
 """The compiled training step: a pure function of state and batch, with randomness from the seed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +17,19 @@ from gossamer.parameters import leaves_by_path
 from gossamer.recipe import Recipe
 from gossamer.sparsity.summary import TOTAL, summary
 from gossamer.training.aware import quantize_aware
-from gossamer.training.config import TrainingConfig
+from gossamer.training.config import DataConfig, PairsConfig, TrainingConfig
+from gossamer.training.losses import Losses, next_token_losses, translation_losses
 from gossamer.training.optimizers import chain
 from gossamer.training.sharding import state_shardings
 
 Params = dict[str, Array]
 Metrics = dict[str, Array]
+
+LOSSES: dict[type, Callable[[Any, Any], Losses]] = {
+    DataConfig: next_token_losses,
+    PairsConfig: translation_losses,
+}
+"""By the kind of data: of a model's predictions on a batch."""
 
 
 class TrainState(NamedTuple):
@@ -89,17 +96,13 @@ class Step:
             self.shardings,
         )
 
-    def __call__(
-        self, state: TrainState, tokens: Int[Array, "batch length"]
-    ) -> tuple[TrainState, Metrics]:
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         """The state after one more batch, whose memory is that of the one before, and scalars."""
-        return self._compiled(state, tokens)
+        return self._compiled(state, batch)
 
-    def losses(
-        self, state: TrainState, tokens: Int[Array, "batch length"]
-    ) -> Float[Array, " batch"]:
-        """The mean loss of each sequence in nats a prediction, with what is trained as it runs."""
-        return self._losses(state, tokens)
+    def losses(self, state: TrainState, batch: Any) -> Losses:
+        """The losses of each example, with what is trained as it runs."""
+        return self._losses(state, batch)
 
     def weights(self, state: TrainState) -> Params:
         """What the forward pass sees of the parameters: with zeros where a method prunes."""
@@ -124,12 +127,10 @@ class Step:
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, zero, params, self.optimizer.init(params))
 
-    def _step(
-        self, state: TrainState, tokens: Int[Array, "batch length"]
-    ) -> tuple[TrainState, Metrics]:
+    def _step(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         weights = self.weights(state)
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
-        loss, grads = self._gradients(weights, tokens, key)
+        loss, grads = self._gradients(weights, batch, key)
         finite = jnp.isfinite(loss)
         for grad in grads.values():
             finite &= jnp.isfinite(grad).all()
@@ -161,45 +162,51 @@ class Step:
         return {name: by_path[TOTAL] for name, by_path in numbers.items()}
 
     def _gradients(
-        self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
+        self, weights: Params, batch: Any, key: jax.Array
     ) -> tuple[Float[Array, ""], Params]:
-        """Loss and gradients at the forward weights, as means over the parts of the batch."""
-        part_gradients = jax.value_and_grad(self._loss)
+        """Loss and gradients at the forward weights, as means over the predictions of the batch."""
         count = self.config.accumulate
         if count == 1:
-            return part_gradients(weights, tokens, key)
+            (loss, _), grads = jax.value_and_grad(self._loss, has_aux=True)(weights, batch, key)
+            return loss, grads
         # Part k has the rows k, k + count, ...: each device cuts its own rows.
-        parts = tokens.reshape(-1, count, tokens.shape[1]).swapaxes(0, 1)
+        parts = jax.tree.map(
+            lambda rows: rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1), batch
+        )
 
-        def add(total: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
-            part_tokens, number = part
-            new = part_gradients(weights, part_tokens, jax.random.fold_in(key, number))
-            return jax.tree.map(jnp.add, total, new), None
+        def add(total: Any, part: tuple[Any, Array]) -> tuple[Any, None]:
+            part_batch, number = part
+            part_key = jax.random.fold_in(key, number)
+            # Parts may have unequal numbers of predictions: sums are added, and divided once.
+            new, grads = jax.value_and_grad(self._summed_loss, has_aux=True)(
+                weights, part_batch, part_key
+            )
+            return jax.tree.map(jnp.add, total, (new, grads)), None
 
-        zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights)
-        total, _ = jax.lax.scan(add, zeros, (parts, jnp.arange(count)))
-        loss, grads = jax.tree.map(lambda sum_: sum_ / count, total)
-        return loss, grads
+        zeros = (jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, weights)
+        ((loss, predictions), grads), _ = jax.lax.scan(add, zeros, (parts, jnp.arange(count)))
+        return jax.tree.map(lambda sum_: sum_ / predictions, (loss, grads))
 
     def _loss(
-        self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
-    ) -> Float[Array, ""]:
-        return self._sequence_losses(weights, tokens, key).mean()
+        self, weights: Params, batch: Any, key: jax.Array
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        total, predictions = self._summed_loss(weights, batch, key)
+        return total / predictions, predictions
 
-    def _evaluate(
-        self, state: TrainState, tokens: Int[Array, "batch length"]
-    ) -> Float[Array, " batch"]:
-        return self._sequence_losses(self.weights(state), tokens, jax.random.key(0))
+    def _summed_loss(
+        self, weights: Params, batch: Any, key: jax.Array
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The sum over all predictions, and how many there are."""
+        losses = self._example_losses(weights, batch, key)
+        return losses.sums.sum(), losses.counts.sum()
 
-    def _sequence_losses(
-        self, weights: Params, tokens: Int[Array, "batch length"], key: jax.Array
-    ) -> Float[Array, " batch"]:
-        """Mean cross entropy of each sequence, in nats a prediction."""
+    def _evaluate(self, state: TrainState, batch: Any) -> Losses:
+        return self._example_losses(self.weights(state), batch, jax.random.key(0))
+
+    def _example_losses(self, weights: Params, batch: Any, key: jax.Array) -> Losses:
         weights = self._computed(weights, key)
         state = jax.tree.unflatten(self._structure, [weights[path] for path in self._order])
-        logits = nnx.merge(self._graph, state)(tokens[:, :-1]).astype(jnp.float32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-        return losses.mean(axis=1)
+        return LOSSES[type(self.config.data)](nnx.merge(self._graph, state), batch)
 
     def _computed(self, weights: Params, key: jax.Array) -> dict[str, Any]:
         """The weights as products take them: quantized, or in bfloat16."""

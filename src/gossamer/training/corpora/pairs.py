@@ -1,0 +1,170 @@
+"""Pairs of texts as rows of tokens, several pairs in a row."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gossamer.data import Pair, Tokenizer, read_pairs, split_pairs
+from gossamer.models import T5Config
+from gossamer.training.config import PairsConfig, TrainingConfig
+from gossamer.training.corpora.corpus import Corpus, spread
+from gossamer.training.losses import PairRows
+
+Tokens = tuple[list[int], list[int]]
+"""Of a source and its target, without those that begin and end them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairCorpus(Corpus):
+    """Texts and their translations.
+
+    Attributes:
+        learned: to learn from.
+        held_out: to evaluate on; no source is in both.
+        tokenizer: of both sides.
+        name: of the file.
+    """
+
+    learned: Sequence[Pair]
+    held_out: Sequence[Pair]
+    tokenizer: Tokenizer
+    name: str = "in memory"
+
+    @classmethod
+    def read(cls, data: PairsConfig) -> "PairCorpus":
+        """Reads pairs, and learns a tokenizer from those to learn from, if none is named.
+
+        Raises:
+            ValueError: no file is named, or it or the tokenizer cannot be read.
+        """
+        if data.pairs is None:
+            raise ValueError(
+                "No file of pairs is named: a text file with two columns and a tab between them, "
+                "as `pairs` in the config's data, or on the command line as --data."
+            )
+        learned, held_out = split_pairs(read_pairs(data.pairs), data.held_out)
+        if data.tokenizer is None:
+            texts = (text for pair in learned for text in (pair.source, pair.target))
+            tokenizer = Tokenizer.trained(texts, data.vocab_size)
+        else:
+            found = Tokenizer.from_folder(Path(data.tokenizer))
+            if found is None:
+                raise ValueError(
+                    f"There is no tokenizer.json in {data.tokenizer}; name a model's folder, or "
+                    "leave it out to learn one from the pairs."
+                )
+            tokenizer = found
+        return cls(learned=learned, held_out=held_out, tokenizer=tokenizer, name=data.pairs)
+
+    def check(self, config: TrainingConfig) -> None:
+        """Raises ValueError where a run cannot learn from it or be evaluated on it."""
+        model = config.model
+        assert isinstance(model, T5Config)
+        faults = [
+            f"it has no pairs {part}; give more, or another share held out"
+            for part, pairs in (("to learn from", self.learned), ("held out", self.held_out))
+            if not pairs
+        ]
+        if self.tokenizer.vocab_size > model.vocab_size:
+            faults.append(
+                f"its tokenizer has {self.tokenizer.vocab_size} tokens, and the model only "
+                f"{model.vocab_size}"
+            )
+        if model.end_id not in self.tokenizer.eos_ids:
+            faults.append(
+                f"its tokenizer ends texts with {sorted(self.tokenizer.eos_ids)}, and the model "
+                f"with token {model.end_id}"
+            )
+        if faults:
+            raise ValueError(f"The pairs {self.name!r} do not do: {'; '.join(faults)}.")
+
+    def examples(self, config: TrainingConfig) -> "Rows":
+        """Rows of `context` tokens on either side, packed in an order that the seed gives."""
+        order = np.random.default_rng(config.seed).permutation(len(self.learned))
+        return Rows(self._rows([self.learned[i] for i in order], config, "learn from"))
+
+    def evaluation(self, config: TrainingConfig) -> PairRows:
+        """Rows held out."""
+        return spread(self._rows(self.held_out, config, "hold out"), config.evaluation_windows)
+
+    def _rows(self, pairs: Sequence[Pair], config: TrainingConfig, purpose: str) -> PairRows:
+        model = config.model
+        assert isinstance(model, T5Config)
+        sources, targets = (
+            self.tokenizer.encode_all([getattr(pair, side) for pair in pairs])
+            for side in ("source", "target")
+        )
+        tokens = list(zip(sources, targets, strict=True))
+        fitting = [pair for pair in tokens if max(map(len, pair)) < config.context]
+        if left := len(tokens) - len(fitting):
+            if not fitting:
+                raise ValueError(
+                    f"None of the {len(tokens)} pairs to {purpose} fits in {config.context} "
+                    "tokens with the one that ends it; take a longer context."
+                )
+            warnings.warn(
+                f"{left} of {len(tokens)} pairs to {purpose} are longer than {config.context} "
+                "tokens with the one that ends them, and left out; a longer context takes them.",
+                stacklevel=2,
+            )
+        return pack(fitting, config.context, start_id=model.start_id, end_id=model.end_id)
+
+
+class Rows:
+    """Rows one at a time."""
+
+    def __init__(self, rows: PairRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows.source)
+
+    def __getitem__(self, index: int) -> PairRows:
+        return PairRows(*(field[index] for field in self._rows))
+
+
+def pack(pairs: Sequence[Tokens], length: int, *, start_id: int, end_id: int) -> PairRows:
+    """Lays pairs behind each other, in their order, in as few rows as that order allows.
+
+    Args:
+        pairs: tokens; each side shorter than `length`.
+        length: of a row, on either side.
+        start_id: put in front of each target that the decoder is given; it pads too.
+        end_id: put behind every source and every target to be predicted.
+
+    Example:
+        >>> rows = pack([([5], [6, 7]), ([8], [9])], 5, start_id=0, end_id=1)
+        >>> print(rows.source, rows.target, rows.labels, rows.target_segments)
+        [[5 1 8 1 0]] [[0 6 7 0 9]] [[6 7 1 9 1]] [[1 1 1 2 2]]
+
+    Source: Raffel et al. 2020, arXiv 1910.10683, section 3.1.2 packs pairs alike.
+    """
+    places = _places(pairs, length)
+    shape = (places[-1][0] + 1, length)
+    source, target, labels = (np.full(shape, start_id, np.int32) for _ in range(3))
+    source_segments, target_segments = (np.zeros(shape, np.int32) for _ in range(2))
+    for (read, written), (row, segment, left, right) in zip(pairs, places, strict=True):
+        source_end, target_end = left + len(read) + 1, right + len(written) + 1
+        source[row, left:source_end] = [*read, end_id]
+        target[row, right:target_end] = [start_id, *written]
+        labels[row, right:target_end] = [*written, end_id]
+        source_segments[row, left:source_end] = segment
+        target_segments[row, right:target_end] = segment
+    return PairRows(source, target, labels, source_segments, target_segments)
+
+
+def _places(pairs: Sequence[Tokens], length: int) -> list[tuple[int, int, int, int]]:
+    """Row, number within the row, and where source and target begin, of each pair."""
+    row, segment, left, right = 0, 0, 0, 0
+    places = []
+    for source, target in pairs:
+        more_left, more_right = len(source) + 1, len(target) + 1
+        if left + more_left > length or right + more_right > length:
+            row, segment, left, right = row + 1, 0, 0, 0
+        segment += 1
+        places.append((row, segment, left, right))
+        left, right = left + more_left, right + more_right
+    return places

@@ -1,0 +1,15 @@
+"""One door to all kinds of data."""
+
+from gossamer.training.config import Data, PairsConfig
+from gossamer.training.corpora.corpus import Corpus
+from gossamer.training.corpora.pairs import PairCorpus
+from gossamer.training.corpora.text import TextCorpus
+
+
+def read_corpus(data: Data) -> Corpus:
+    """Reads what a run learns from.
+
+    Raises:
+        ValueError: it cannot be read, or is not what the config says.
+    """
+    return PairCorpus.read(data) if isinstance(data, PairsConfig) else TextCorpus.read(data)

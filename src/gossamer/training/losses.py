@@ -1,0 +1,71 @@
+"""What a model is trained to make small, for each kind of data."""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from gossamer.models import T5Inputs
+
+_Numbers: TypeAlias = Any  # on their way from numpy to a device
+
+
+class Losses(NamedTuple):
+    """Cross entropies of a batch.
+
+    Attributes:
+        sums: over the predictions of each example, in nats.
+        counts: predictions of each example.
+        correct: how many of them were the likeliest.
+    """
+
+    sums: Float[Array, " batch"]
+    counts: Float[Array, " batch"]
+    correct: Float[Array, " batch"]
+
+
+class PairRows(NamedTuple):
+    """Rows of several pairs of texts each, one behind the other.
+
+    Attributes:
+        source: tokens of the sources.
+        target: what the decoder is given: each target behind the token that begins it.
+        labels: what it is to predict: each target with the token that ends it.
+        source_segments: the number of the pair within the row, from 1 on; 0 is padding.
+        target_segments: the same of target and labels.
+    """
+
+    source: Int[_Numbers, "*batch S"]
+    target: Int[_Numbers, "*batch T"]
+    labels: Int[_Numbers, "*batch T"]
+    source_segments: Int[_Numbers, "*batch S"]
+    target_segments: Int[_Numbers, "*batch T"]
+
+
+def next_token_losses(model: Any, tokens: Int[Array, "batch length"]) -> Losses:
+    """Of every token but the first, from those before it."""
+    everywhere = jnp.ones(tokens[:, 1:].shape, bool)
+    return _losses(model(tokens[:, :-1]), tokens[:, 1:], everywhere)
+
+
+def translation_losses(model: Any, rows: PairRows) -> Losses:
+    """Of every token of a target, from its source and the tokens before it."""
+    rows = PairRows(*map(jnp.asarray, rows))
+    inputs = T5Inputs(rows.source, rows.target, rows.source_segments, rows.target_segments)
+    return _losses(model(inputs), rows.labels, rows.target_segments != 0)
+
+
+def _losses(
+    logits: Float[Array, "batch T V"],
+    labels: Int[Array, "batch T"],
+    counted: Bool[Array, "batch T"],
+) -> Losses:
+    logits = logits.astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    correct = (jnp.argmax(logits, axis=-1) == labels) & counted
+    return Losses(
+        sums=jnp.where(counted, losses, 0.0).sum(axis=1),
+        counts=counted.sum(axis=1).astype(jnp.float32),
+        correct=correct.sum(axis=1).astype(jnp.float32),
+    )
