@@ -7,7 +7,7 @@ from tokenizers import pre_tokenizers
 
 from gossamer.data import Tokenizer
 from gossamer.loading import Checkpoint, Tensor
-from gossamer.models import LlamaConfig, OptConfig, parameter_shapes
+from gossamer.models import LlamaConfig, OptConfig, T5Config, parameter_shapes
 
 SPECIAL = ["<|begin|>", "<|end|>"]
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -34,6 +34,28 @@ CONFIGS = {
         num_heads=4,
         max_positions=48,
         tied=False,
+    ),
+    "t5": T5Config(
+        vocab_size=len(TOKENS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=4,
+        head_dim=8,
+        max_distance=20,
+    ),
+    "flan_t5": T5Config(
+        vocab_size=len(TOKENS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=1,
+        num_decoder_layers=2,
+        num_heads=2,
+        head_dim=16,
+        activation="gated-gelu",
+        tied=False,
+        scaled_output=False,
     ),
 }
 

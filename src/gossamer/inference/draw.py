@@ -5,13 +5,32 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from gossamer.inference.runner import Runner
 from gossamer.inference.sampling import Sampling, sample
+
+
+@runtime_checkable
+class TokenByToken(Protocol):
+    """A model that reads a prompt and then token after token: see `Runner`."""
+
+    config: Any
+
+    def prefill(self, prompt: Sequence[int], tokens: int) -> tuple[Float[Array, " V"], Any]:
+        """Logits of the first new token, and what was seen."""
+        ...
+
+    def step(self, token: Int[Array, ""], seen: Any, /) -> tuple[Float[Array, " V"], Any]:
+        """The same of the next one."""
+        ...
+
+    def compile(self, prompt_tokens: int, tokens: int) -> None:
+        """Compiles both for these lengths."""
+        ...
 
 
 @dataclasses.dataclass
@@ -24,7 +43,7 @@ class Clock:
 
 
 def draw(
-    runner: Runner,
+    runner: TokenByToken,
     ids: Sequence[int],
     count: int,
     sampling: Sampling,

@@ -8,11 +8,12 @@ from typing import Literal
 import jax
 
 from gossamer.inference.draw import Clock, draw
+from gossamer.inference.encoder_decoder import MOST_TOKENS, EncoderDecoderRunner
 from gossamer.inference.runner import Runner
 from gossamer.inference.sampling import Sampling
 from gossamer.inference.text_stream import TextStream
 from gossamer.loading import Checkpoint, load
-from gossamer.models import decoder_config
+from gossamer.models import T5Config, decoder_config
 from gossamer.nn.attention import CacheType
 
 StoppedBy = Literal["end", "stop", "length", "context"]
@@ -56,7 +57,7 @@ def generate(
     cache: CacheType = "float32",
     on_text: Callable[[str], object] | None = None,
 ) -> Generation:
-    """Continues a prompt.
+    """Continues a prompt; an encoder-decoder reads it, and what it writes begins anew.
 
     Args:
         model: what `gossamer.load` returns or takes; dense or packed.
@@ -87,7 +88,8 @@ def generate(
     stream = TextStream(tokenizer, ids, stop) if tokenizer else None
     ends = tokenizer.eos_ids if tokenizer else frozenset()
     clock = Clock()
-    draws = draw(Runner(checkpoint, cache), ids, limit, sampling, jax.random.key(seed), clock)
+    runner = make_runner(checkpoint, cache)
+    draws = draw(runner, ids, limit, sampling, jax.random.key(seed), clock)
     text, tokens, stopped_by = _read_out(draws, stream, ends, on_text)
     if stopped_by == "length" and limit < max_tokens:
         stopped_by = "context"
@@ -101,6 +103,13 @@ def generate(
     )
 
 
+def make_runner(checkpoint: Checkpoint, cache: CacheType) -> Runner | EncoderDecoderRunner:
+    """A model's weights in memory, ready to read a prompt."""
+    if isinstance(checkpoint.config, T5Config):
+        return EncoderDecoderRunner(checkpoint, cache)
+    return Runner(checkpoint, cache)
+
+
 def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bool) -> list[int]:
     """The prompt as tokens of the model's vocabulary."""
     if isinstance(prompt, str):
@@ -109,6 +118,9 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
             ids = tokenizer.encode(tokenizer.chat([{"role": "user", "content": prompt}]))
         else:
             ids = tokenizer.encode(prompt, add_special=True)
+        config = checkpoint.config
+        if isinstance(config, T5Config) and ids[-1:] != [config.end_id]:
+            ids = [*ids, config.end_id]  # its sources end so, whatever the tokenizer adds
         if not ids and tokenizer.bos_id is not None:
             ids = [tokenizer.bos_id]
     elif chat:
@@ -119,7 +131,7 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
         raise ValueError(
             "The prompt is empty, and the model has no BOS token to start from; give a prompt."
         )
-    vocabulary = decoder_config(checkpoint.config).vocab_size
+    vocabulary = checkpoint.config.vocab_size
     if outside := [index for index in ids if not 0 <= index < vocabulary]:
         raise ValueError(
             f"The prompt holds token {outside[0]}, outside the model's vocabulary of {vocabulary}."
@@ -128,6 +140,8 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
 
 
 def _free_positions(checkpoint: Checkpoint, ids: Sequence[int]) -> int:
+    if isinstance(checkpoint.config, T5Config):
+        return MOST_TOKENS
     limit = decoder_config(checkpoint.config).max_positions
     if len(ids) >= limit:
         raise ValueError(

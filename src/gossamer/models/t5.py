@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.models import _hf
 from gossamer.models._model import Block, Model, Rescalable, Sublayer, numbered
-from gossamer.nn.attention import KeyValueCache, attend_freely
+from gossamer.nn.attention import CacheType, KeyValueCache, attend_freely
 from gossamer.nn.linear import Embedding, Linear, Positions
 from gossamer.nn.norms import RMSNorm, rms_norm
 
@@ -502,7 +502,11 @@ class T5(Model):
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs) -> None:
         size = config.hidden_size
-        self.embedding = Embedding(config.vocab_size, size, stddev=1.0, rngs=rngs)
+        # One matrix that is not scaled begins as an output projection does. Adam moves all weights
+        # by steps of one size, so it learns faster than one that begins at 1.
+        as_output = config.tied and not config.scaled_output
+        stddev = size**-0.5 if as_output else 1.0
+        self.embedding = Embedding(config.vocab_size, size, stddev=stddev, rngs=rngs)
         self.encoder = T5Stack(T5EncoderBlock, config.num_layers, config, rngs)
         self.decoder = T5Stack(T5DecoderBlock, config.num_decoder_layers, config, rngs)
         self.output = (
@@ -542,13 +546,16 @@ class T5(Model):
         """What each block of the decoder looks at in a source."""
         nothing = jnp.zeros((len(source), 0), source.dtype)
         inputs = T5Inputs(source, nothing, segments, nothing)
-        flow = self._flow(inputs, self.embedding(source), self.embedding(nothing))
+        x = self.embedding(source)
+        flow = self._flow(inputs, x, jnp.zeros((len(x), 0, x.shape[-1]), x.dtype))
         for block in self.encoder.layers:
             flow = block.through(flow)
         encoded = self.encoder.norm(flow.source)
         return [block.cross_attention.keys_and_values(encoded) for block in self.decoder.layers]
 
-    def empty_cache(self, batch_size: int, max_tokens: int) -> list[KeyValueCache]:
+    def empty_cache(
+        self, batch_size: int, max_tokens: int, dtype: CacheType = "float32"
+    ) -> list[KeyValueCache]:
         """Room for `max_tokens` tokens of `batch_size` targets, for each block of the decoder."""
         config = self.config
         return [
@@ -557,6 +564,7 @@ class T5(Model):
                 num_kv_heads=config.num_heads,
                 max_tokens=max_tokens,
                 head_dim=config.head_dim,
+                dtype=dtype,
             )
             for _ in range(config.num_decoder_layers)
         ]
