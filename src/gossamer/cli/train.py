@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Train(Command):
     """Train a model of ours, dense, sparse or as if quantized.
 
-    Example: gossamer train byte-lm-2:4-sr-ste --out run
+    Example: gossamer train translation-1:4-int4 --data english-german.tsv --out run
     """
 
     interrupted: ClassVar[str] = (
@@ -24,7 +24,11 @@ class Train(Command):
     )
 
     config: tyro.conf.Positional[str]
-    """A YAML file, or a preset: byte-lm, byte-lm-2:4-sr-ste, byte-lm-1:16-mdgf."""
+    """A YAML file, or a preset: byte-lm, byte-lm-2:4-sr-ste, byte-lm-1:16-mdgf, translation,
+    translation-2:4-sr-ste, translation-1:4-int4."""
+    data: str | None = None
+    """Instead of the config's: a text for a language model; for translation a text file with two
+    columns and a tab between them. Names may end in .gz or .xz."""
     out: Path | None = None
     """Folder for the run: checkpoints, metrics.jsonl, TensorBoard's events, and the model."""
     resume: bool = False
@@ -59,14 +63,16 @@ class Train(Command):
         config = self._config()
         if self.show_config or self.out is None:
             return config.to_dict()
-        from gossamer.training import read_corpus, train
+        from gossamer.training import read_corpus, task_scores, train
 
         console.note("reading the data ...")
         corpus = read_corpus(config.data)
         trained = train(
             config, folder=self.out, resume=self.resume, corpus=corpus, progress=console.stage
         )
-        return self._save(self.out, config, trained, corpus)
+        with native_output_aside():
+            scores = task_scores(config, trained, corpus, console.stage)
+        return self._save(self.out, config, trained, corpus) | scores
 
     def _check(self) -> None:
         if self.out is None:
@@ -92,6 +98,8 @@ class Train(Command):
                 raise ValueError(
                     f"{self.config!r} is neither a file nor a preset; presets: {list(PRESETS)}."
                 )
+            if self.data is not None:
+                config = dataclasses.replace(config, data=config.data.at(self.data))
             return config if self.seed is None else dataclasses.replace(config, seed=self.seed)
 
     def _save(
@@ -114,6 +122,7 @@ class Train(Command):
             "steps": config.steps,
             "skipped": trained.skipped,
             "loss": trained.evaluation,
+            "accuracy": trained.accuracy,
             "bits_per_token": trained.evaluation / math.log(2),
             "parameters": sum(weight.size for weight in trained.weights.values()),
             "pruned_weights": len(patterns),
@@ -135,9 +144,15 @@ class Train(Command):
             console.out.print(yaml.safe_dump(result, sort_keys=False).rstrip())
             return
         console.out.print(
-            f"{result['bits_per_token']:.4f} bits a token ({result['loss']:.4f} nats) on the text "
-            f"held out, after {result['steps']} steps and {result['flops']:.3g} FLOPs"
+            f"{result['bits_per_token']:.4f} bits a prediction ({result['loss']:.4f} nats), "
+            f"{result['accuracy']:.2%} of them right, on what was held out, after "
+            f"{result['steps']} steps and {result['flops']:.3g} FLOPs"
         )
+        if "bleu" in result:
+            console.out.print(
+                f"BLEU {result['bleu']:.2f} on {result['sentences']} sentences held out "
+                f"({result['signature']})"
+            )
         if result["sparsity"] is not None:
             console.out.print(
                 f"{result['sparsity']:.2%} zeros in {result['pruned_weights']} pruned weights"

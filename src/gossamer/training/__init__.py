@@ -35,6 +35,7 @@ from gossamer.training.optimizers import SGD, Adafactor, AdamW, Lion, Optimizer,
 from gossamer.training.pipeline import Batches, Examples
 from gossamer.training.presets import PRESETS
 from gossamer.training.saving import as_checkpoint, zeros_of
+from gossamer.training.scores import task_scores, translations
 from gossamer.training.sharding import (
     check_batch,
     leaf_sharding,
@@ -92,8 +93,10 @@ __all__ = [
     "state_shardings",
     "step_densities",
     "steps_within",
+    "task_scores",
     "train",
     "training_flops",
+    "translations",
     "utilization",
     "zeros_of",
 ]

@@ -55,6 +55,10 @@ class DataConfig:
         if not 0 < self.held_out < 1:
             raise ValueError(f"DataConfig needs 0 < held_out < 1, got held_out={self.held_out}.")
 
+    def at(self, source: str) -> "DataConfig":
+        """The same of another text."""
+        return dataclasses.replace(self, text=source)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairsConfig:
@@ -77,6 +81,10 @@ class PairsConfig:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ValueError(f"PairsConfig needs 0 < held_out < 1, got held_out={self.held_out}.")
+
+    def at(self, source: str) -> "PairsConfig":
+        """The same of another file."""
+        return dataclasses.replace(self, pairs=source)
 
 
 Data: TypeAlias = DataConfig | PairsConfig

@@ -201,12 +201,21 @@ class Step:
         return losses.sums.sum(), losses.counts.sum()
 
     def _evaluate(self, state: TrainState, batch: Any) -> Losses:
-        return self._example_losses(self.weights(state), batch, jax.random.key(0))
+        return self._example_losses(self.weights(state), batch)
 
-    def _example_losses(self, weights: Params, batch: Any, key: jax.Array) -> Losses:
-        weights = self._computed(weights, key)
-        state = jax.tree.unflatten(self._structure, [weights[path] for path in self._order])
-        return LOSSES[type(self.config.data)](nnx.merge(self._graph, state), batch)
+    def model(self, weights: Params, key: jax.Array | None = None) -> Any:
+        """The model as it is trained: quantized, or in bfloat16. Call it inside what is compiled.
+
+        Args:
+            weights: what the forward pass sees, by path: `weights(state)`.
+            key: for stochastic rounding of gradients; None where none are taken.
+        """
+        computed = self._computed(weights, jax.random.key(0) if key is None else key)
+        state = jax.tree.unflatten(self._structure, [computed[path] for path in self._order])
+        return nnx.merge(self._graph, state)
+
+    def _example_losses(self, weights: Params, batch: Any, key: jax.Array | None = None) -> Losses:
+        return LOSSES[type(self.config.data)](self.model(weights, key), batch)
 
     def _computed(self, weights: Params, key: jax.Array) -> dict[str, Any]:
         """The weights as products take them: quantized, or in bfloat16."""
