@@ -9,9 +9,9 @@ rows in the same order; what is compared is BLEU on 2,798 sentences that no run 
 greedy search, and the loss, both with strict masks. Then the preset `translation-1:4-int4` is
 trained, for the check of what is packed.
 
-Hardware: one core, 11 minutes a run, three hours for all; `--seeds 0` and `--seeds 1 2` may run side
-by side. A run that is stopped goes on from its checkpoint under `--work`; one whose line is in the
-file is not made again. Expected (Bambhaniya et al. 2024, arXiv 2402.04744, on WMT): at 1:16
+Hardware: one core, 11 minutes a run, three hours for all; `--seeds 0` and `--seeds 1 2` may run
+side by side. A run that is stopped goes on from its checkpoint under `--work`; one whose line is in
+the file is not made again. Expected (Bambhaniya et al. 2024, arXiv 2402.04744, on WMT): at 1:16
 exponential decay is before SR-STE, and at 2:4 they are level.
 """
 
