@@ -83,6 +83,7 @@ class Compress(Command):
             raise WrongUseError("--sequences and --sequence-length need 1 or more, --windows 0.")
         from gossamer.compression import one_shot
         from gossamer.loading import load
+        from gossamer.models import decoder_config
         from gossamer.recipe import Recipe
 
         with arguments():
@@ -91,7 +92,7 @@ class Compress(Command):
         checkpoint = load(self.model)
         evaluation = None
         if self.windows:
-            context = self.context or min(1024, checkpoint.config.max_positions)
+            context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
             evaluation = evaluation_windows(checkpoint, self.text, context, self.windows)
         _, report = one_shot(
             checkpoint,

@@ -35,9 +35,10 @@ class Evaluate(Command):
         if self.windows < 1 or (self.context is not None and self.context < 2):
             raise WrongUseError("--windows needs 1 or more and --context 2 or more.")
         from gossamer.evaluation import perplexity
+        from gossamer.models import decoder_config
 
         checkpoint = open_model(self.model, self.activations)
-        context = self.context or min(1024, checkpoint.config.max_positions)
+        context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
         cut = evaluation_windows(checkpoint, self.text, context, self.windows)
         advance = console.stage("perplexity", checkpoint.config.num_layers)
         return dataclasses.asdict(perplexity(checkpoint, cut.tokens, advance)) | {"text": cut.text}

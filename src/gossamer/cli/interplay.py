@@ -150,9 +150,10 @@ class Interplay(Command):
         from gossamer.compression import Calibration
         from gossamer.compression.interplay import Experiment
         from gossamer.loading import load
+        from gossamer.models import decoder_config
 
         checkpoint = load(model)
-        limit = checkpoint.config.max_positions
+        limit = decoder_config(checkpoint.config).max_positions
         cut = evaluation_windows(
             checkpoint, self.text, self.context or min(1024, limit), self.windows
         )

@@ -27,6 +27,7 @@ from gossamer.compression.report import (
 from gossamer.compression.sinks import FolderSink, MemorySink
 from gossamer.evaluation import check_windows, perplexity
 from gossamer.loading import Checkpoint
+from gossamer.models import decoder_config
 from gossamer.packing import model_bytes
 from gossamer.recipe import Recipe, Rule
 
@@ -177,7 +178,7 @@ def _job(
         calibration = BUILTIN
     if isinstance(calibration, str | pathlib.Path):
         tokenizer = checkpoint.require_tokenizer()
-        limit = checkpoint.config.max_positions
+        limit = decoder_config(checkpoint.config).max_positions
         if sequence_length > limit:
             raise ValueError(
                 f"Calibration sequences of {sequence_length} tokens are longer than the {limit} "

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from gossamer.kernels.attention import CachePlanes
 from gossamer.kernels.pages import use_huge_pages
 from gossamer.loading import Checkpoint
-from gossamer.models import Cache, ModelConfig, build_block, build_ends
+from gossamer.models import Cache, DecoderConfig, build_block, build_ends, decoder_config
 from gossamer.nn.attention import CacheType, KeyValueCache
 from gossamer.packing import Packed
 
@@ -50,7 +50,7 @@ class Runner:
     """
 
     def __init__(self, checkpoint: Checkpoint, cache: CacheType = "float32") -> None:
-        config = checkpoint.config
+        config = decoder_config(checkpoint.config)
         self.config = config
         self._cache: CacheType = cache
         self._ends = _take_apart(build_ends(config, checkpoint.read))
@@ -193,7 +193,7 @@ def _take_apart(module: nnx.Module) -> tuple[_Frame, _Leaves]:
     return _frame(graph, structure), weights
 
 
-def _stacks(config: ModelConfig, checkpoint: Checkpoint) -> list[tuple[_Stack, _Leaves]]:
+def _stacks(config: DecoderConfig, checkpoint: Checkpoint) -> list[tuple[_Stack, _Leaves]]:
     """Reads the blocks, and stacks those in a row that one program serves."""
     blocks = []
     for index in range(config.num_layers):

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gossamer.data import Tokenizer
-from gossamer.models import ModelConfig, OptConfig
+from gossamer.models import ModelConfig, OptConfig, ViTConfig
 from gossamer.packing import Packed
 from gossamer.quantization import Int
 from gossamer.weights import Weight
@@ -215,7 +215,13 @@ def check_sizes(where: str, config: ModelConfig, stored: Iterable[Shape]) -> Non
     shapes = list(stored)
     total = sum(math.prod(shape) for shape in shapes)
     hidden = config.hidden_size
-    claims = {"num_layers": config.num_layers, "embedding": config.vocab_size * hidden}
+    claims = {"num_layers": config.num_layers}
+    if isinstance(config, ViTConfig):
+        claims["patch_embedding"] = config.channels * math.prod(config.patch_size) * hidden
+        claims["positions"] = config.num_patches * hidden
+        claims["head"] = config.num_classes * hidden
+    else:
+        claims["embedding"] = config.vocab_size * hidden
     if isinstance(config, OptConfig):
         claims["positions"] = config.max_positions * hidden
     if config.num_layers:

@@ -12,7 +12,14 @@ from gossamer.data import Tokenizer
 from gossamer.data.json_files import read_json
 from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
 from gossamer.loading.identity import sample_sha256
-from gossamer.models import ModelConfig, config_from_hf, hf_key, parameter_shapes
+from gossamer.models import (
+    DecoderConfig,
+    ModelConfig,
+    config_from_hf,
+    hf_key,
+    hf_shape,
+    parameter_shapes,
+)
 from gossamer.packing import SafetensorsFile
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -39,7 +46,7 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
     stored = {name: homes[name].shape(name) for name in homes if not _is_spare(name, config)}
     check_sizes(where, config, stored.values())
     shapes = parameter_shapes(config)
-    wanted = {hf_key(config, path): stored_shape(path, shape) for path, shape in shapes.items()}
+    wanted = {hf_key(config, path): hf_shape(config, path) for path in shapes}
     check_tensors(where, wanted, stored)
     if odd := [name for name in wanted if homes[name].dtype(name) not in _FLOATS]:
         raise ValueError(
@@ -52,7 +59,7 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
             path: Tensor(
                 tuple(shape),
                 np.dtype(np.float32),
-                functools.partial(_read, homes[hf_key(config, path)], hf_key(config, path), path),
+                functools.partial(_read, homes[hf_key(config, path)], config, path),
             )
             for path, shape in shapes.items()
         },
@@ -77,20 +84,27 @@ def is_transposed(path: str) -> bool:
     return path.endswith(".kernel")
 
 
-def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that Hugging Face stores a parameter of ours in."""
-    return tuple(shape[::-1] if is_transposed(path) else shape)
+def from_stored(config: ModelConfig, path: str, values: np.ndarray) -> np.ndarray:
+    """A parameter of ours from the tensor that Hugging Face stores it as."""
+    shape = parameter_shapes(config)[path]
+    return values.reshape(shape[::-1]).T if is_transposed(path) else values.reshape(shape)
 
 
-def _read(file: SafetensorsFile, name: str, path: str) -> np.ndarray:
-    values = file.read(name)
-    values = values.T if is_transposed(path) else values
+def to_stored(config: ModelConfig, path: str, values: np.ndarray) -> np.ndarray:
+    """The tensor that Hugging Face stores a parameter of ours as."""
+    rows = values.T if is_transposed(path) else values
+    return rows.reshape(hf_shape(config, path))
+
+
+def _read(file: SafetensorsFile, config: ModelConfig, path: str) -> np.ndarray:
+    values = from_stored(config, path, file.read(hf_key(config, path)))
     return np.ascontiguousarray(values, np.float32)
 
 
 def _is_spare(name: str, config: ModelConfig) -> bool:
     """Whether a tensor is stored by habit and says nothing that the config does not."""
-    return name.endswith(".rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight")
+    tied = isinstance(config, DecoderConfig) and config.tied
+    return name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 
 def _open_shards(folder: Path) -> list[SafetensorsFile]:

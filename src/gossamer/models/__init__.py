@@ -1,4 +1,4 @@
-"""Decoder language models as Flax NNX modules: a file a family, and how weights get into them.
+"""Models as Flax NNX modules: a file a family, and how weights get into them.
 
 What a model computes is here and in `gossamer.nn`; where weights come from is in
 `gossamer.loading`, and how text is generated in `gossamer.inference`.
@@ -16,11 +16,13 @@ from gossamer.models.build import (
     config_from_hf,
     decoder_config,
     hf_key,
+    hf_shape,
     model_class,
     parameter_shapes,
 )
 from gossamer.models.llama import Llama, LlamaBlock, LlamaConfig
 from gossamer.models.opt import Opt, OptBlock, OptConfig
+from gossamer.models.vit import ViT, ViTBlock, ViTConfig
 
 __all__ = [
     "Block",
@@ -39,6 +41,9 @@ __all__ = [
     "OptConfig",
     "Rescalable",
     "Sublayer",
+    "ViT",
+    "ViTBlock",
+    "ViTConfig",
     "block_class",
     "build",
     "build_block",
@@ -46,6 +51,7 @@ __all__ = [
     "config_from_hf",
     "decoder_config",
     "hf_key",
+    "hf_shape",
     "model_class",
     "parameter_shapes",
     "rows",

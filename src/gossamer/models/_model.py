@@ -87,12 +87,24 @@ class Model(nnx.Module):
 
     Attributes:
         HF_NAMES: our path of a module -> that of Hugging Face; `*` is a block's number.
+        config: its sizes, of its family's class.
     """
 
     HF_NAMES: ClassVar[dict[str, str]]
 
+    config: Any
+
     def __init__(self, config: Any, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
+
+    @classmethod
+    def hf_shapes(cls, config: Any) -> dict[str, tuple[int, ...]]:
+        """Path -> shape at Hugging Face, where it is neither ours nor, for a kernel, its transpose.
+
+        The elements are the same in the same order.
+        """
+        del config
+        return {}
 
     @classmethod
     def block_class(cls, path: str) -> type[Block]:

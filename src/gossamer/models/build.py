@@ -13,18 +13,21 @@ from gossamer.models._decoder import Decoder
 from gossamer.models._model import Block, Model
 from gossamer.models.llama import Llama, LlamaConfig
 from gossamer.models.opt import Opt, OptConfig
+from gossamer.models.vit import MEAN_POOLED, ViT, ViTConfig
 from gossamer.nn.linear import variable
 from gossamer.weights import Kernel
 
 DecoderConfig: TypeAlias = LlamaConfig | OptConfig
 """Of language models that continue a text."""
-ModelConfig: TypeAlias = DecoderConfig
+ModelConfig: TypeAlias = DecoderConfig | ViTConfig
 Read: TypeAlias = Callable[[str], Kernel]
 """From a parameter's path to its weight; a plain one is float32."""
 
 _FAMILIES: dict[str, tuple[type[Any], type[Model]]] = {
     "llama": (LlamaConfig, Llama),
     "opt": (OptConfig, Opt),
+    "vit": (ViTConfig, ViT),
+    MEAN_POOLED: (ViTConfig, ViT),
 }
 
 
@@ -69,7 +72,8 @@ def block_class(config: ModelConfig, path: str) -> type[Block]:
 def hf_key(config: ModelConfig, path: str) -> str:
     """The name that Hugging Face gives to a parameter of ours.
 
-    A `.kernel` of ours is the transpose of theirs, the embedding's too; all else is as it is.
+    A `.kernel` of ours is the transpose of theirs, the embedding's too; all else is as it is, but
+    for the shapes that `hf_shape` tells.
 
     Example:
         >>> config = OptConfig(vocab_size=9, hidden_size=4, intermediate_size=8, num_layers=1,
@@ -78,6 +82,20 @@ def hf_key(config: ModelConfig, path: str) -> str:
         'model.decoder.layers.0.fc1.weight'
     """
     return _model.hf_key(model_class(config).HF_NAMES, path)
+
+
+def hf_shape(config: ModelConfig, path: str) -> tuple[int, ...]:
+    """The shape in which Hugging Face stores a parameter of ours.
+
+    Example:
+        >>> config = OptConfig(vocab_size=9, hidden_size=4, intermediate_size=8, num_layers=1,
+        ...                    num_heads=2, max_positions=16)
+        >>> hf_shape(config, "layers.0.mlp.fc1.kernel")
+        (8, 4)
+    """
+    others = model_class(config).hf_shapes(config)
+    shape = parameter_shapes(config)[path]
+    return others.get(path, shape[::-1] if path.endswith(".kernel") else shape)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import yaml
 
 from gossamer import plain
-from gossamer.models import LlamaConfig, ModelConfig, OptConfig, parameter_shapes
+from gossamer.models import DecoderConfig, LlamaConfig, OptConfig, parameter_shapes
 from gossamer.recipe import KINDS as RECIPE_KINDS
 from gossamer.recipe import Recipe
 from gossamer.sparsity import methods
@@ -125,7 +125,7 @@ class TrainingConfig:
         ValueError: with all faults, those of methods and recipes on this model included.
     """
 
-    model: ModelConfig
+    model: DecoderConfig
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     steps: int
     batch: int

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gossamer.models import ModelConfig, parameter_shapes
+from gossamer.models import DecoderConfig, parameter_shapes
 from gossamer.sparsity import Pattern
 from gossamer.sparsity.methods import Method
 
@@ -47,7 +47,7 @@ def attention_flops(*, layers: int, width: int, sequence: int) -> float:
     return 4.0 * layers * width * sequence**2
 
 
-def kernels(config: ModelConfig) -> dict[str, tuple[int, int]]:
+def kernels(config: DecoderConfig) -> dict[str, tuple[int, int]]:
     """The kernels `[in, out]` that a token is multiplied by; an embedding only if it is tied."""
     return {
         path: (shape[0], shape[1])
@@ -56,7 +56,7 @@ def kernels(config: ModelConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def model_flops(config: ModelConfig, sequence: int, densities: Densities | None = None) -> float:
+def model_flops(config: DecoderConfig, sequence: int, densities: Densities | None = None) -> float:
     """FLOPs of a forward pass over one sequence.
 
     Args:
@@ -139,7 +139,7 @@ def _shares(
 
 
 def training_flops(
-    config: ModelConfig,
+    config: DecoderConfig,
     *,
     sequence: int,
     batch: int,
@@ -170,7 +170,7 @@ def training_flops(
     return 3 * steps * batch * model_flops(config, sequence, densities)
 
 
-def patterns_of(method: Method, config: ModelConfig) -> dict[str, Pattern]:
+def patterns_of(method: Method, config: DecoderConfig) -> dict[str, Pattern]:
     """The pattern that a method gives to each parameter of a model."""
     shapes = {
         path: jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -211,7 +211,7 @@ def steps_within(budget: float, cost: Callable[[int], float]) -> int:
 
 
 def utilization(
-    config: ModelConfig, *, sequence: int, sequences_per_second: float, peak: float
+    config: DecoderConfig, *, sequence: int, sequences_per_second: float, peak: float
 ) -> float:
     """Model-FLOPs utilization: a dense step's FLOPs a second over what the machine could do.
 

@@ -35,6 +35,7 @@ from gossamer.compression.one_shot import run
 from gossamer.compression.sinks import MemorySink
 from gossamer.evaluation import check_windows, perplexity
 from gossamer.loading import Checkpoint
+from gossamer.models import decoder_config
 from gossamer.packing import check_packable, stored_bytes
 from gossamer.quantization import Format, Quantized
 from gossamer.recipe import Recipe, Rule
@@ -62,7 +63,8 @@ class Experiment:
     calibration: Calibration
 
     def __post_init__(self) -> None:
-        name, limit = self.checkpoint.source.get("name"), self.checkpoint.config.max_positions
+        name = self.checkpoint.source.get("name")
+        limit = decoder_config(self.checkpoint.config).max_positions
         if self.checkpoint.recipe is not None:
             raise ValueError(
                 f"Model {name!r} is compressed already; a grid starts from the dense model."
