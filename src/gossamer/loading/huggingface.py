@@ -8,13 +8,20 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gossamer.data import Tokenizer
+from gossamer.data import ImageProcessing, Tokenizer
 from gossamer.data.json_files import read_json
-from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
+from gossamer.loading.checkpoint import (
+    Checkpoint,
+    Tensor,
+    check_processing,
+    check_sizes,
+    check_tensors,
+)
 from gossamer.loading.identity import sample_sha256
 from gossamer.models import (
     DecoderConfig,
     ModelConfig,
+    ViTConfig,
     config_from_hf,
     hf_key,
     hf_shape,
@@ -31,7 +38,8 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or the shards that
-            `model.safetensors.index.json` lists; `tokenizer.json` if there is one.
+            `model.safetensors.index.json` lists; `tokenizer.json` if there is one, or for a vision
+            model `preprocessor_config.json`.
 
     Raises:
         ValueError: a file is missing or damaged, the model's family is not supported, or the
@@ -41,18 +49,14 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
     where = f"Model folder {folder}"
     hf_config = read_json(folder / "config.json")
     config = config_from_hf(hf_config)
-    files = _open_shards(folder)
+    files = open_shards(folder)
     homes = {name: file for file in files for name in file.names}
     stored = {name: homes[name].shape(name) for name in homes if not _is_spare(name, config)}
     check_sizes(where, config, stored.values())
     shapes = parameter_shapes(config)
     wanted = {hf_key(config, path): hf_shape(config, path) for path in shapes}
     check_tensors(where, wanted, stored)
-    if odd := [name for name in wanted if homes[name].dtype(name) not in _FLOATS]:
-        raise ValueError(
-            f"{where}: {odd[0]} and {len(odd) - 1} more are {homes[odd[0]].dtype(odd[0])}; weights "
-            "must be float32, float16 or bfloat16: start from a model that is not quantized yet."
-        )
+    check_floats(where, {name: homes[name].dtype(name) for name in wanted})
     return Checkpoint(
         config=config,
         tensors={
@@ -71,7 +75,12 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
             "sample_sha256": sample_sha256([folder / "config.json", *(f.path for f in files)]),
         },
         hf_config=hf_config,
+        image_processing=check_processing(where, config, _image_processing(folder, config)),
     )
+
+
+def _image_processing(folder: Path, config: ModelConfig) -> ImageProcessing | None:
+    return ImageProcessing.from_folder(folder) if isinstance(config, ViTConfig) else None
 
 
 def is_transposed(path: str) -> bool:
@@ -82,6 +91,15 @@ def is_transposed(path: str) -> bool:
         (True, False)
     """
     return path.endswith(".kernel")
+
+
+def check_floats(where: str, dtypes: Mapping[str, np.dtype]) -> None:
+    """Raises ValueError where a tensor is not of floats."""
+    if odd := [name for name, dtype in dtypes.items() if dtype not in _FLOATS]:
+        raise ValueError(
+            f"{where}: {odd[0]} and {len(odd) - 1} more are {dtypes[odd[0]]}; weights "
+            "must be float32, float16 or bfloat16: start from a model that is not quantized yet."
+        )
 
 
 def from_stored(config: ModelConfig, path: str, values: np.ndarray) -> np.ndarray:
@@ -107,7 +125,12 @@ def _is_spare(name: str, config: ModelConfig) -> bool:
     return name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 
-def _open_shards(folder: Path) -> list[SafetensorsFile]:
+def open_shards(folder: Path) -> list[SafetensorsFile]:
+    """The weights of a folder: one file, or those that its index lists.
+
+    Raises:
+        ValueError: there are none, or they are damaged or do not belong together.
+    """
     if (folder / INDEX).exists():
         return _open_indexed(folder, read_json(folder / INDEX))
     if (folder / WHOLE).exists():

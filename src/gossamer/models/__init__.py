@@ -22,7 +22,7 @@ from gossamer.models.build import (
 )
 from gossamer.models.llama import Llama, LlamaBlock, LlamaConfig
 from gossamer.models.opt import Opt, OptBlock, OptConfig
-from gossamer.models.vit import ViT, ViTBlock, ViTConfig
+from gossamer.models.vit import Pooling, ViT, ViTActivation, ViTBlock, ViTConfig
 
 __all__ = [
     "Block",
@@ -39,9 +39,11 @@ __all__ = [
     "Opt",
     "OptBlock",
     "OptConfig",
+    "Pooling",
     "Rescalable",
     "Sublayer",
     "ViT",
+    "ViTActivation",
     "ViTBlock",
     "ViTConfig",
     "block_class",
