@@ -64,6 +64,20 @@ def decoder_config(config: ModelConfig) -> DecoderConfig:
     return config
 
 
+def classifier_config(config: ModelConfig) -> ViTConfig:
+    """The config, if it is of a model that classifies images.
+
+    Raises:
+        ValueError: it is of another kind of model.
+    """
+    if not isinstance(config, ViTConfig):
+        raise ValueError(
+            f"This is for models that classify images, and a {type(config).__name__} is of another "
+            "kind of model."
+        )
+    return config
+
+
 def block_class(config: ModelConfig, path: str) -> type[Block]:
     """The class of one of the config's `blocks`."""
     return model_class(config).block_class(path)
