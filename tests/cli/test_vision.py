@@ -75,7 +75,10 @@ def test_compress_without_images_leaves_accuracy_out(gossamer, vit, tmp_path):
             "Method 'sparsegpt' needs calibration images",
         ),
         (["interplay", "VIT", "--out", "OUT"], "continue a text, and a ViTConfig is of another"),
-        (["demo", "--model", "VIT", "--out", "OUT"], "continue a text, and a ViTConfig is of another"),
+        (
+            ["demo", "--model", "VIT", "--out", "OUT"],
+            "continue a text, and a ViTConfig is of another",
+        ),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
