@@ -131,8 +131,8 @@ class Reader:
 
     def _scalar(self, hint: Any, choices: tuple[Any, ...], value: Any, where: str) -> Any:
         """Checks a plain value: numbers are not taken from text, nor the other way round."""
-        if typing.get_origin(hint) is tuple:
-            size = None if ... in (items := typing.get_args(hint)) else len(items)
+        if lists := [choice for choice in choices if typing.get_origin(choice) is tuple]:
+            size = None if ... in (items := typing.get_args(lists[0])) else len(items)
             right = isinstance(value, list) and all(type(item) is int for item in value)
             if not right or size not in (None, len(value)):
                 count = f"{size} " if size else ""

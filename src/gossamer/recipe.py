@@ -187,7 +187,7 @@ def format_from_plain(data: object) -> Format:
 
 
 _BLOCKS = r"(\w+\.)?layers\..*\.kernel"
-_ENDS = r"(embedding|output)\.kernel"
+_ENDS = r"(embedding|output|patch_embedding|head)\.kernel"
 _INT4 = Int(4, group=64, scale="bfloat16")
 _INT2 = Int(2, group=64, scale="bfloat16")
 
@@ -198,7 +198,7 @@ def _preset(
     weights: Format | None,
     activations: Format | None = None,
 ) -> Recipe:
-    """Blocks as told; embedding and output as int8, a scale per token of the vocabulary."""
+    """Blocks as told; the two ends as int8, a scale for each token of the vocabulary or class."""
     rules = (
         Rule(path=_BLOCKS, pattern=pattern, weights=weights, activations=activations),
         Rule(path=_ENDS, weights=Int(8)),
@@ -229,5 +229,5 @@ PRESETS: dict[str, Recipe] = {
         _preset("w8a8", None, Int(8), activations=Int(8)),
     )
 }
-"""Recipes by name. With a weight format, embedding and output become int8 per token; without one
-they are left alone."""
+"""Recipes by name. With a weight format, the kernels of the two ends, such as embedding and output,
+become int8 with a scale for each token or class; without one they are left alone."""

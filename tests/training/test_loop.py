@@ -91,7 +91,7 @@ def test_a_trained_model_is_one_of_ours_and_has_the_loss_that_was_measured():
     trained = train(run(method=MdGf(recipe=RECIPE, stop=4), evaluation_windows=8), corpus=corpus())
     groups = np.asarray(trained.weights[UP]).reshape(-1, 4, trained.weights[UP].shape[1])
     assert (np.count_nonzero(groups, axis=1) <= 2).all()
-    checkpoint = as_checkpoint(run(), trained.weights, corpus().tokenizer)
+    checkpoint = as_checkpoint(run(), trained.weights, corpus())
     windows = corpus().windows(16, 8)
     # Another program with its own order of sums: float32's rounding, on a loss of a few nats.
     losses = perplexity(checkpoint, windows).losses

@@ -175,7 +175,7 @@ def test_a_translator_learns_and_is_saved_as_it_was_trained():
     found = translations(config, trained, data)
     assert found.bleu > 60
     # Rounded to int8, as in training, and not: close, and both learned.
-    checkpoint = as_checkpoint(config, trained.weights, data.tokenizer)
+    checkpoint = as_checkpoint(config, trained.weights, data)
     assert bleu(checkpoint, data.held_out, max_tokens=24).bleu == pytest.approx(found.bleu, abs=10)
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import tyro
 
 from gossamer.cli.console import Command, Console, WrongUseError, arguments, check_free
+from gossamer.cli.models import check_images_option
 from gossamer.cli.texts import evaluation_windows
 
 if TYPE_CHECKING:
-    from gossamer.compression import Method
+    from gossamer.compression import Evaluation, Method
+    from gossamer.data import Images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,10 @@ class Compress(Command):
     """Of obr: how the inputs are rounded that make up for the others. Without it, gptq."""
     calibration: str | None = None
     """Text file whose activations guide the methods, and by which output errors are measured.
-    Without it, all methods but rtn, magnitude and random read a text that every Python has."""
+    Without it, all methods but rtn, magnitude and random read a text that every Python has. For a
+    vision model images, as --images takes them."""
     sequences: int = 64
-    """Calibration sequences."""
+    """Calibration sequences, or images."""
     sequence_length: int = 512
     """Tokens of a calibration sequence."""
     seed: int = 0
@@ -73,6 +76,9 @@ class Compress(Command):
     """Tokens of a perplexity window. Without it, 1024 or the model's positions."""
     windows: int = 4
     """Windows of the perplexity before and after; 0 leaves it out."""
+    images: str | None = None
+    """Labelled images for a vision model's accuracy before and after: a folder with a sub-folder
+    for each class, an .npz with x and y, or the word digits. Without it, accuracy is left out."""
     overwrite: bool = False
     """Replace the output folder; it stays whole until the new one is complete."""
 
@@ -82,6 +88,7 @@ class Compress(Command):
         if min(self.sequences, self.sequence_length) < 1 or self.windows < 0:
             raise WrongUseError("--sequences and --sequence-length need 1 or more, --windows 0.")
         from gossamer.compression import one_shot
+        from gossamer.evaluation import model_images
         from gossamer.loading import load
         from gossamer.models import decoder_config
         from gossamer.recipe import Recipe
@@ -90,8 +97,10 @@ class Compress(Command):
             recipe = Recipe.load(self.recipe)
             method = self._method()
         checkpoint = load(self.model)
-        evaluation = None
-        if self.windows:
+        evaluation: Evaluation | Images | None = None
+        if check_images_option(checkpoint, self.images, self.text):
+            evaluation = model_images(checkpoint, self.images) if self.images else None
+        elif self.windows:
             context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
             evaluation = evaluation_windows(checkpoint, self.text, context, self.windows)
         _, report = one_shot(
@@ -137,6 +146,11 @@ class Compress(Command):
             console.out.print(
                 f"perplexity {change['before']:.2f} before, {change['after']:.2f} after "
                 f"({change['predictions']} predictions on {change['text']})"
+            )
+        if change := result["accuracy"]:
+            console.out.print(
+                f"accuracy {change['before']:.2%} before, {change['after']:.2%} after "
+                f"({change['images']} images of {change['source']})"
             )
         if result["rescaled"]:
             console.out.print(f"{len(result['rescaled'])} tensors without a rule rescaled")

@@ -19,13 +19,16 @@ def evaluation_windows(
         count: how many windows.
 
     Raises:
-        ValueError: the text cannot be read or is too short, or the model has no tokenizer.
+        ValueError: the text cannot be read or is too short, or the model is no language model or
+            has no tokenizer.
     """
     from pathlib import Path
 
     from gossamer.compression import Evaluation
     from gossamer.data import builtin_text, read_text, windows
+    from gossamer.models import decoder_config
 
+    decoder_config(checkpoint.config)  # a model of something else has no use for a tokenizer
     name = Path(text).name if text else "pydoc_data.topics (evaluation part)"
     words = read_text(text) if text else builtin_text("evaluation")
     ids = checkpoint.require_tokenizer().encode(words)

@@ -24,11 +24,12 @@ class Train(Command):
     )
 
     config: tyro.conf.Positional[str]
-    """A YAML file, or a preset: byte-lm, byte-lm-2:4-sr-ste, byte-lm-1:16-mdgf, translation,
-    translation-2:4-sr-ste, translation-1:4-int4."""
+    """A YAML file, or a preset: byte-lm, byte-lm-2:4-sr-ste, byte-lm-1:16-mdgf, digits,
+    digits-2:4-sr-ste, translation, translation-2:4-sr-ste, translation-1:4-int4."""
     data: str | None = None
     """Instead of the config's: a text for a language model; for translation a text file with two
-    columns and a tab between them. Names may end in .gz or .xz."""
+    columns and a tab between them (names may end in .gz or .xz); for images a folder with a
+    sub-folder for each class, an .npz with x and y, or the word digits."""
     out: Path | None = None
     """Folder for the run: checkpoints, metrics.jsonl, TensorBoard's events, and the model."""
     resume: bool = False
@@ -114,7 +115,7 @@ class Train(Command):
 
         patterns = {} if config.method is None else patterns_of(config.method, config.model)
         if jax.process_index() == 0:
-            checkpoint = as_checkpoint(config, trained.weights, corpus.tokenizer)
+            checkpoint = as_checkpoint(config, trained.weights, corpus)
             save(checkpoint, out / "model", overwrite=True)
         return {
             "out": str(out),
@@ -129,7 +130,7 @@ class Train(Command):
             "sparsity": zeros_of(trained.weights, patterns),
             "flops": training_flops(
                 config.model,
-                sequence=config.context,
+                sequence=config.length,
                 batch=config.batch,
                 steps=config.steps,
                 method=config.method,

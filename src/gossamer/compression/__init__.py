@@ -7,7 +7,8 @@ Masks, formats and bytes come from `gossamer.sparsity`, `gossamer.quantization` 
 from gossamer.compression.calibration import Calibration
 from gossamer.compression.compress import Evaluation, compress, one_shot
 from gossamer.compression.hessian import gram, inverse_factor
-from gossamer.compression.job import select_kernels
+from gossamer.compression.image_calibration import ImageCalibration
+from gossamer.compression.job import CalibrationData, select_kernels
 from gossamer.compression.kernel import KernelReport
 from gossamer.compression.methods import (
     AWQ,
@@ -34,7 +35,7 @@ from gossamer.compression.methods import (
     wanda_mask,
 )
 from gossamer.compression.pytree import compress_pytree
-from gossamer.compression.report import PerplexityChange, Report
+from gossamer.compression.report import AccuracyChange, PerplexityChange, Report
 
 __all__ = [
     "AWQ",
@@ -42,8 +43,11 @@ __all__ = [
     "METHODS",
     "OBR",
     "RTN",
+    "AccuracyChange",
     "Calibration",
+    "CalibrationData",
     "Evaluation",
+    "ImageCalibration",
     "KernelReport",
     "Magnitude",
     "Method",

@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Int
 
 from gossamer.compression.calibration import BUILTIN, Calibration
-from gossamer.compression.job import Job
+from gossamer.compression.image_calibration import ImageCalibration
+from gossamer.compression.job import CalibrationData, Job
 from gossamer.compression.kernel import KernelReport
 from gossamer.compression.methods import Method, MethodName, make_method
 from gossamer.compression.one_shot import Sink, run
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import (
+    AccuracyChange,
     PerplexityChange,
     Report,
     peak_memory_bytes,
@@ -25,9 +27,17 @@ from gossamer.compression.report import (
     write_report,
 )
 from gossamer.compression.sinks import FolderSink, MemorySink
-from gossamer.evaluation import check_windows, perplexity
+from gossamer.data import Images
+from gossamer.evaluation import (
+    accuracy,
+    accuracy_steps,
+    check_images,
+    check_windows,
+    model_images,
+    perplexity,
+)
 from gossamer.loading import Checkpoint
-from gossamer.models import decoder_config
+from gossamer.models import ViTConfig, decoder_config
 from gossamer.packing import model_bytes
 from gossamer.recipe import Recipe, Rule
 
@@ -60,11 +70,11 @@ def compress(
     recipe: Recipe | str,
     *,
     method: Method | MethodName | None = None,
-    calibration: Calibration | str | None = None,
+    calibration: CalibrationData | Images | str | None = None,
     seed: int = 0,
     reduction_axis: int = 0,
 ) -> Model:
-    """Prunes and quantizes a language model or any pytree of parameters, in one shot.
+    """Prunes and quantizes a model of ours or any pytree of parameters, in one shot.
 
     Args:
         model: what `gossamer.load` returns; or any pytree of parameters, whose matched 2-D leaves
@@ -74,9 +84,12 @@ def compress(
             `rtn`, `magnitude`, `random`, `wanda`, `sparsegpt`, `gptq`, `wanda-gptq`, `obr`, `awq`
             or `smoothquant`. None is `sparsegpt` where the recipe has a pattern and `rtn` where
             it has none.
-        calibration: a text file, "builtin", or a `Calibration`; None is "builtin" where the
-            method needs one. A text is cut into 64 sequences of 512 tokens.
-        seed: for the choice of calibration sequences and for methods that draw.
+        calibration: for a language model a text file, "builtin", or a `Calibration`; None is
+            "builtin" where the method needs one. A text is cut into 64 sequences of 512 tokens.
+            For a vision model images: a folder, an `.npz` or "digits" (see
+            `gossamer.data.read_images`), `Images`, of which 64 are drawn, or an
+            `ImageCalibration`.
+        seed: for the choice of calibration inputs and for methods that draw.
         reduction_axis: of a pytree's kernels: 0 where they are `[in, out]`, 1 where they are
             `[out, in]` (Equinox, PyTorch).
 
@@ -85,7 +98,7 @@ def compress(
 
     Raises:
         ValueError: the recipe does not suit the model, a weight or an activation is not finite,
-            the calibration text is too short.
+            the calibration text is too short, or the images are not for the model.
     """
     recipe = Recipe.load(recipe)
     if isinstance(model, str | pathlib.Path):
@@ -110,42 +123,45 @@ def one_shot(
     recipe: Recipe,
     *,
     method: Method | MethodName | None = None,
-    calibration: Calibration | str | None = None,
+    calibration: CalibrationData | Images | str | None = None,
     sequences: int = 64,
     sequence_length: int = 512,
     seed: int = 0,
     out: pathlib.Path | None = None,
     overwrite: bool = False,
-    evaluation: Evaluation | None = None,
+    evaluation: Evaluation | Images | None = None,
     progress: Progress = _silent,
 ) -> tuple[Checkpoint, Report]:
-    """Compresses a language model and reports on it.
+    """Compresses a model and reports on it.
 
     Args:
         checkpoint: the dense model.
         recipe: what is done to which weights.
         method: as in `compress`.
         calibration: as in `compress`.
-        sequences: calibration sequences cut from a text.
-        sequence_length: their tokens.
+        sequences: calibration sequences cut from a text, or images drawn from those given.
+        sequence_length: tokens of a sequence.
         seed: as in `compress`.
         out: folder for the result; None keeps it in memory. An interrupted run resumes at the
             block where it stopped when it is asked for the same again.
         overwrite: replace `out` when it exists; it stays whole until the new one is complete.
-        evaluation: windows for the perplexity before and after; None leaves it out.
+        evaluation: windows for the perplexity before and after, or images for the accuracy; None
+            leaves it out.
         progress: see `Progress`.
 
     Returns:
         The compressed model, and the report, which is in `out` too.
 
     Raises:
-        ValueError: as in `compress`; the windows are not for this model; `out` exists and
+        ValueError: as in `compress`; windows or images are not for this model; `out` exists and
             `overwrite` is not set.
     """
     clock = _Clock()
     job = _job(checkpoint, recipe, method, calibration, sequences, sequence_length, seed)
     rules = job.rules()
-    if evaluation is not None:
+    if isinstance(evaluation, Images):
+        check_images(checkpoint, evaluation)
+    elif evaluation is not None:
         check_windows(checkpoint, evaluation.tokens)
     sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
     steps = checkpoint.config.num_blocks + 1
@@ -153,7 +169,9 @@ def one_shot(
         kernels = run(job, sink, progress(f"{recipe.name}, {job.method.name}", steps))
         compressed = sink.finish()
     change = None
-    if evaluation is not None:
+    if isinstance(evaluation, Images):
+        change = _measure_accuracy(checkpoint, compressed, evaluation, clock, progress)
+    elif evaluation is not None:
         change = _measure(checkpoint, compressed, evaluation, clock, progress)
     report = _report(job, rules, compressed, kernels, change, out, clock.seconds)
     if out is not None:
@@ -165,7 +183,7 @@ def _job(
     checkpoint: Checkpoint,
     recipe: Recipe,
     method: Method | MethodName | None,
-    calibration: Calibration | str | None,
+    calibration: CalibrationData | Images | str | None,
     sequences: int,
     sequence_length: int,
     seed: int,
@@ -174,8 +192,16 @@ def _job(
         method = "sparsegpt" if any(rule.pattern for rule in recipe.rules) else "rtn"
     if not isinstance(method, Method):
         method = make_method(method, {})
-    if calibration is None and method.calibrated:
+    vision = isinstance(checkpoint.config, ViTConfig)
+    if calibration is None and method.calibrated and not vision:
         calibration = BUILTIN
+    if isinstance(calibration, str | pathlib.Path) and vision:
+        calibration = model_images(checkpoint, calibration)
+    if isinstance(calibration, Images):
+        processing = checkpoint.require_image_processing()
+        calibration = ImageCalibration.from_images(
+            calibration, processing, count=sequences, seed=seed
+        )
     if isinstance(calibration, str | pathlib.Path):
         tokenizer = checkpoint.require_tokenizer()
         limit = decoder_config(checkpoint.config).max_positions
@@ -234,12 +260,30 @@ def _measure(
     )
 
 
+def _measure_accuracy(
+    dense: Checkpoint, compressed: Checkpoint, images: Images, clock: _Clock, progress: Progress
+) -> AccuracyChange:
+    steps = accuracy_steps(dense, images)
+    with clock.stage("accuracy before"):
+        before = accuracy(dense, images, progress("accuracy before", steps))
+    with clock.stage("accuracy after"):
+        after = accuracy(compressed, images, progress("accuracy after", steps))
+    return AccuracyChange(
+        source=images.source,
+        images=len(images),
+        before=before.accuracy,
+        after=after.accuracy,
+        cross_entropy_before=before.cross_entropy,
+        cross_entropy_after=after.cross_entropy,
+    )
+
+
 def _report(
     job: Job,
     rules: Mapping[str, Rule],
     compressed: Checkpoint,
     kernels: list[KernelReport],
-    change: PerplexityChange | None,
+    change: PerplexityChange | AccuracyChange | None,
     out: pathlib.Path | None,
     seconds: dict[str, float],
 ) -> Report:
@@ -258,7 +302,8 @@ def _report(
         bytes_float32=4 * parameters,
         bytes_on_disk=None if out is None else model_bytes(out),
         bits_per_weight=8 * held / parameters,
-        perplexity=change,
+        perplexity=change if isinstance(change, PerplexityChange) else None,
+        accuracy=change if isinstance(change, AccuracyChange) else None,
         kernels=kernels,
         rescaled=rescaled,
         untouched=[path for path in job.checkpoint.paths if path not in touched],

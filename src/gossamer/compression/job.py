@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from gossamer.compression.calibration import Calibration
+from gossamer.compression.image_calibration import ImageCalibration
 from gossamer.compression.kernel import kernel_method
 from gossamer.compression.methods import Method
 from gossamer.compression.rescale import rescalable, sources
 from gossamer.loading import Checkpoint
-from gossamer.models import Rescalable, block_class
+from gossamer.models import Rescalable, ViTConfig, block_class
 from gossamer.packing import check_packable
 from gossamer.recipe import Recipe, Rule
 
 Value = TypeVar("Value")
+CalibrationData: TypeAlias = Calibration | ImageCalibration
+"""What guides a method: tokens for a language model, images for a vision model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,14 +27,15 @@ class Job:
         checkpoint: the dense model.
         recipe: what is done to which weights.
         method: how weights are chosen and rounded.
-        calibration: the text whose activations guide the method; None where it needs none.
+        calibration: the text or the images whose activations guide the method; None where it
+            needs none.
         seed: for methods that draw.
     """
 
     checkpoint: Checkpoint
     recipe: Recipe
     method: Method
-    calibration: Calibration | None
+    calibration: CalibrationData | None
     seed: int
 
     def rules(self) -> dict[str, Rule]:
@@ -39,13 +43,15 @@ class Job:
 
         Raises:
             ValueError: a rule matches nothing; a matched weight is no kernel; its shape does not
-                suit the pattern or the groups; the method needs a calibration text, or that text's
-                tokens are not the model's.
+                suit the pattern or the groups; the method needs a calibration, or its tokens or
+                images are not for the model.
         """
         if self.method.calibrated and self.calibration is None:
+            vision = isinstance(self.checkpoint.config, ViTConfig)
             raise ValueError(
-                f"Method {self.method.name!r} needs a calibration text; give one, or choose "
-                "magnitude."
+                f"Method {self.method.name!r} needs "
+                f"{'calibration images' if vision else 'a calibration text'}; give "
+                f"{'some' if vision else 'one'}, or choose magnitude."
             )
         if self.calibration is not None:
             self.calibration.check(self.checkpoint.config)

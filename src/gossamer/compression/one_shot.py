@@ -1,8 +1,8 @@
-"""One-shot compression of a language model: no training, one block in memory at a time.
+"""One-shot compression of a model: no training, one block in memory at a time.
 
 Blocks are compressed in order, each on the activations that the already compressed ones give; the
 statistics of a block are those of its uncompressed weights (Frantar and Alistarh 2023, arXiv
-2301.00774, and their released code). Embedding and output kernels come first and are pruned by
+2301.00774, and their released code). The kernels of the two ends come first and are pruned by
 magnitude and rounded to nearest: their inputs are not measured.
 """
 
@@ -183,7 +183,7 @@ def _propagate(job: Job, part: int, tensors: Tensors, flow: Flow | None) -> Flow
     if not all(bool(jnp.isfinite(each).all()) for each in jax.tree.leaves(out)):
         where = "the embedding" if part == 0 else f"block {job.checkpoint.config.blocks[part - 1]}"
         raise ValueError(
-            f"Activations behind {where} hold NaN or Inf on the calibration text; the recipe "
+            f"Activations behind {where} hold NaN or Inf on the calibration inputs; the recipe "
             f"{job.recipe.name!r} breaks this block, or the source model overflows there."
         )
     return out

@@ -31,6 +31,18 @@ class PerplexityChange:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AccuracyChange:
+    """Accuracy and mean cross-entropy (nats an image) before and after, on the same images."""
+
+    source: str
+    images: int
+    before: float
+    after: float
+    cross_entropy_before: float
+    cross_entropy_after: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a reader needs to judge a compressed model, and to make it again.
 
@@ -39,14 +51,15 @@ class Report:
         recipe: the recipe as plain data.
         method: how weights were chosen and rounded.
         settings: of the method.
-        calibration: text, sequences, sequence length and checksum of the tokens, or None.
-        seed: for methods that draw and for the choice of calibration sequences.
+        calibration: what it was and the checksum of its tokens or images, or None.
+        seed: for methods that draw and for the choice of calibration inputs.
         parameters: numbers in the dense model; tied weights count once.
         bytes_float32: 4 bytes for each of them.
         bytes_on_disk: the model's files: weights, scales, embeddings, tokenizer, configuration;
             None for a result that was not saved.
         bits_per_weight: 8 x the bytes of all tensors over `parameters`.
-        perplexity: None where it was not measured.
+        perplexity: of a language model; None where it was not measured.
+        accuracy: of a model that classifies; None where it was not measured.
         kernels: what became of each selected kernel.
         rescaled: parameters without a rule that the method changed to rescale inputs.
         untouched: weights that no rule matched, as they were.
@@ -66,6 +79,7 @@ class Report:
     bytes_on_disk: int | None
     bits_per_weight: float
     perplexity: PerplexityChange | None
+    accuracy: AccuracyChange | None
     kernels: Sequence[KernelReport]
     rescaled: Sequence[str]
     untouched: Sequence[str]
@@ -132,12 +146,14 @@ def _summary(report: Report) -> Iterable[str]:
             f"perplexity {change.before:.3f} before, {change.after:.3f} after, on {change.text} "
             f"({change.windows} windows of {change.context}, {change.predictions} predictions)"
         )
-    if report.calibration:
-        given = report.calibration
+    if change := report.accuracy:
         yield (
-            f"calibrated on {given['sequences']} sequences of {given['sequence_length']} tokens "
-            f"from {given['text']}, seed {report.seed}"
+            f"accuracy {change.before:.2%} before, {change.after:.2%} after, on {change.images} "
+            f"images of {change.source} (cross-entropy {change.cross_entropy_before:.3f} and "
+            f"{change.cross_entropy_after:.3f})"
         )
+    if report.calibration:
+        yield f"calibrated on {_calibration(report.calibration)}, seed {report.seed}"
     if report.settings:
         yield ", ".join(f"{name} {value}" for name, value in report.settings.items())
     for kernel in report.kernels:
@@ -146,6 +162,15 @@ def _summary(report: Report) -> Iterable[str]:
     yield "seconds: " + ", ".join(f"{name} {t:.1f}" for name, t in report.seconds.items())
     yield f"peak memory {report.peak_memory_bytes / 2**20:.0f} MiB"
     yield "versions: " + ", ".join(f"{name} {v}" for name, v in report.versions.items())
+
+
+def _calibration(given: dict[str, Any]) -> str:
+    """What a calibration was, in words."""
+    if "images" in given:
+        return f"{given['count']} images from {given['images']}"
+    return (
+        f"{given['sequences']} sequences of {given['sequence_length']} tokens from {given['text']}"
+    )
 
 
 def _badness(kernel: KernelReport) -> float:

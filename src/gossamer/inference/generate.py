@@ -75,16 +75,22 @@ def generate(
 
     Raises:
         ValueError: an argument is out of range, the prompt leaves no position for a token, the
-            model lacks a tokenizer, a BOS token or a chat template that is needed, or its logits
-            are not finite.
+            model is no language model, or lacks a tokenizer, a BOS token or a chat template that
+            is needed, or its logits are not finite.
     """
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     if max_tokens < 1:
         raise ValueError(f"max_tokens needs a whole number >= 1, got {max_tokens}.")
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
+    config = checkpoint.config
+    if not isinstance(config, T5Config):
+        config = decoder_config(config)
     tokenizer = checkpoint.require_tokenizer() if stop else checkpoint.tokenizer
-    ids = _prompt_ids(checkpoint, prompt, chat=chat)
-    limit = min(max_tokens, _free_positions(checkpoint, ids))
+    ids = _prompt_ids(checkpoint, prompt, config.vocab_size, chat=chat)
+    if isinstance(config, T5Config):
+        limit = min(max_tokens, MOST_TOKENS)
+    else:
+        limit = min(max_tokens, _free_positions(config.max_positions, ids))
     stream = TextStream(tokenizer, ids, stop) if tokenizer else None
     ends = tokenizer.eos_ids if tokenizer else frozenset()
     clock = Clock()
@@ -110,7 +116,9 @@ def make_runner(checkpoint: Checkpoint, cache: CacheType) -> Runner | EncoderDec
     return Runner(checkpoint, cache)
 
 
-def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bool) -> list[int]:
+def _prompt_ids(
+    checkpoint: Checkpoint, prompt: str | Sequence[int], vocabulary: int, *, chat: bool
+) -> list[int]:
     """The prompt as tokens of the model's vocabulary."""
     if isinstance(prompt, str):
         tokenizer = checkpoint.require_tokenizer()
@@ -131,7 +139,6 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
         raise ValueError(
             "The prompt is empty, and the model has no BOS token to start from; give a prompt."
         )
-    vocabulary = checkpoint.config.vocab_size
     if outside := [index for index in ids if not 0 <= index < vocabulary]:
         raise ValueError(
             f"The prompt holds token {outside[0]}, outside the model's vocabulary of {vocabulary}."
@@ -139,10 +146,7 @@ def _prompt_ids(checkpoint: Checkpoint, prompt: str | Sequence[int], *, chat: bo
     return ids
 
 
-def _free_positions(checkpoint: Checkpoint, ids: Sequence[int]) -> int:
-    if isinstance(checkpoint.config, T5Config):
-        return MOST_TOKENS
-    limit = decoder_config(checkpoint.config).max_positions
+def _free_positions(limit: int, ids: Sequence[int]) -> int:
     if len(ids) >= limit:
         raise ValueError(
             f"The prompt has {len(ids)} tokens and the model {limit} positions, which leaves none "

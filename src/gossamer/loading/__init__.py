@@ -11,6 +11,7 @@ from gossamer.loading.huggingface import load_huggingface
 from gossamer.loading.llama2c import load_llama2c
 from gossamer.loading.saved import load_saved, save
 from gossamer.loading.sources import load
+from gossamer.loading.timm import load_timm
 
 __all__ = [
     "Checkpoint",
@@ -21,6 +22,7 @@ __all__ = [
     "load_huggingface",
     "load_llama2c",
     "load_saved",
+    "load_timm",
     "parts",
     "save",
 ]

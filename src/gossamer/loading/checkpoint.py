@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gossamer.data import Tokenizer
-from gossamer.models import ModelConfig, OptConfig
+from gossamer.data import ImageProcessing, Tokenizer
+from gossamer.data.images import PREPROCESSOR
+from gossamer.models import ModelConfig, OptConfig, ViTConfig
 from gossamer.packing import Packed
 from gossamer.quantization import Int
 from gossamer.weights import Weight
@@ -52,6 +53,8 @@ class Checkpoint:
         source: where it comes from: `name`, `format`, and what identifies the files.
         hf_config: the `config.json` to save it with.
         recipe: what was done to the weights, as plain data; None leaves them as they came.
+        image_processing: how images are prepared for a vision model; None where the source does
+            not tell, and for other models.
     """
 
     config: ModelConfig
@@ -60,6 +63,7 @@ class Checkpoint:
     source: Mapping[str, str | int]
     hf_config: Mapping[str, Any]
     recipe: Mapping[str, Any] | None = None
+    image_processing: ImageProcessing | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -89,6 +93,19 @@ class Checkpoint:
                 "tokenizer.json beside config.json (for llama2.c: tokenizer.bin beside the model)."
             )
         return self.tokenizer
+
+    def require_image_processing(self) -> ImageProcessing:
+        """How images are prepared, for what cannot go without.
+
+        Raises:
+            ValueError: the source does not tell.
+        """
+        if self.image_processing is None:
+            raise ValueError(
+                f"Model {self.source.get('name')!r} does not tell how its images are prepared; put "
+                f"its {PREPROCESSOR}, with image_mean, image_std and size, beside config.json."
+            )
+        return self.image_processing
 
     def with_tensors(self, replaced: Mapping[str, np.ndarray | Weight]) -> "Checkpoint":
         """This checkpoint with some parameters replaced by weights in memory.
@@ -145,9 +162,36 @@ class Checkpoint:
         )
 
     def side_files(self) -> dict[str, bytes]:
-        """What stands beside the weights in a model's folder: `config.json` and the tokenizer."""
-        config = json.dumps(self.hf_config, ensure_ascii=False, indent=2, sort_keys=True).encode()
-        return {"config.json": config, **(self.tokenizer.to_files() if self.tokenizer else {})}
+        """What stands beside the weights in a model's folder: `config.json`, and the tokenizer or
+        how images are prepared.
+        """
+        files = {"config.json": _json(self.hf_config)}
+        if self.image_processing is not None:
+            files[PREPROCESSOR] = _json(self.image_processing.to_hf())
+        return {**files, **(self.tokenizer.to_files() if self.tokenizer else {})}
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True).encode()
+
+
+def check_processing(
+    where: str, config: ModelConfig, processing: ImageProcessing | None
+) -> ImageProcessing | None:
+    """What prepares images for a model; None for models of something else.
+
+    Raises:
+        ValueError: it makes images of another size or with other channels than the model's.
+    """
+    if processing is None or not isinstance(config, ViTConfig):
+        return None
+    made, taken = (*processing.size, len(processing.mean)), (*config.image_size, config.channels)
+    if made != taken:
+        raise ValueError(
+            f"{where}: its {PREPROCESSOR} makes images of height, width and channels {made}, and "
+            f"its config.json takes {taken}."
+        )
+    return processing
 
 
 def parts(paths: Iterable[str]) -> list[list[str]]:
@@ -215,7 +259,13 @@ def check_sizes(where: str, config: ModelConfig, stored: Iterable[Shape]) -> Non
     shapes = list(stored)
     total = sum(math.prod(shape) for shape in shapes)
     hidden = config.hidden_size
-    claims = {"blocks": config.num_blocks, "embedding": config.vocab_size * hidden}
+    claims = {"blocks": config.num_blocks}
+    if isinstance(config, ViTConfig):
+        claims["patch_embedding"] = config.channels * math.prod(config.patch_size) * hidden
+        claims["positions"] = config.num_patches * hidden
+        claims["head"] = config.num_classes * hidden
+    else:
+        claims["embedding"] = config.vocab_size * hidden
     if isinstance(config, OptConfig):
         claims["positions"] = config.max_positions * hidden
     if config.num_blocks:

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from gossamer.loading.checkpoint import Checkpoint
-from gossamer.loading.huggingface import INDEX, WHOLE, is_transposed
+from gossamer.loading.huggingface import INDEX, WHOLE, to_stored
 from gossamer.models import hf_key
 from gossamer.packing import shard_name, write_safetensors
 from gossamer.packing.files import replacing, sync_folder
@@ -93,7 +93,7 @@ def _shards(checkpoint: Checkpoint, itemsize: int) -> list[list[str]]:
 def _dense(checkpoint: Checkpoint, path: str, dtype: np.dtype) -> np.ndarray:
     weight = checkpoint.read(path)
     values = weight if isinstance(weight, np.ndarray) else np.asarray(materialize(weight))
-    return np.ascontiguousarray(values.T if is_transposed(path) else values, dtype)
+    return np.ascontiguousarray(to_stored(checkpoint.config, path, values), dtype)
 
 
 def _json(value: Mapping[str, object]) -> bytes:

@@ -7,6 +7,7 @@ import huggingface_hub.errors
 
 from gossamer.loading.checkpoint import Checkpoint
 from gossamer.loading.huggingface import load_huggingface
+from gossamer.loading.timm import is_timm, load_timm
 
 _FILES = [
     "config.json",
@@ -16,6 +17,7 @@ _FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "preprocessor_config.json",
 ]
 
 
@@ -36,5 +38,5 @@ def load_hub(name: str) -> Checkpoint:
             f"There is no file or folder {name!r}, and the Hugging Face hub did not give a model "
             f"of this name: {reason} Without a network, fetch it elsewhere and give its folder."
         ) from error
-    checkpoint = load_huggingface(folder)
+    checkpoint = load_timm(folder) if is_timm(folder) else load_huggingface(folder)
     return dataclasses.replace(checkpoint, source={**checkpoint.source, "name": name})

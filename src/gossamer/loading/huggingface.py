@@ -8,11 +8,25 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gossamer.data import Tokenizer
+from gossamer.data import ImageProcessing, Tokenizer
 from gossamer.data.json_files import read_json
-from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors
+from gossamer.loading.checkpoint import (
+    Checkpoint,
+    Tensor,
+    check_processing,
+    check_sizes,
+    check_tensors,
+)
 from gossamer.loading.identity import sample_sha256
-from gossamer.models import ModelConfig, T5Config, config_from_hf, hf_key, parameter_shapes
+from gossamer.models import (
+    ModelConfig,
+    T5Config,
+    ViTConfig,
+    config_from_hf,
+    hf_key,
+    hf_shape,
+    parameter_shapes,
+)
 from gossamer.packing import SafetensorsFile
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -24,7 +38,8 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or the shards that
-            `model.safetensors.index.json` lists; `tokenizer.json` if there is one.
+            `model.safetensors.index.json` lists; `tokenizer.json` if there is one, or for a vision
+            model `preprocessor_config.json`.
 
     Raises:
         ValueError: a file is missing or damaged, the model's family is not supported, or the
@@ -34,7 +49,7 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
     where = f"Model folder {folder}"
     hf_config = read_json(folder / "config.json")
     config = config_from_hf(hf_config)
-    files = _open_shards(folder)
+    files = open_shards(folder)
     homes = {name: file for file in files for name in file.names}
     if _is_untied(config, homes):
         hf_config = {**hf_config, "tie_word_embeddings": False}
@@ -43,20 +58,16 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
     stored = {name: homes[name].shape(name) for name in homes if not _is_spare(name, config)}
     check_sizes(where, config, stored.values())
     shapes = parameter_shapes(config)
-    wanted = {hf_key(config, path): stored_shape(path, shape) for path, shape in shapes.items()}
+    wanted = {hf_key(config, path): hf_shape(config, path) for path in shapes}
     check_tensors(where, wanted, stored)
-    if odd := [name for name in wanted if homes[name].dtype(name) not in _FLOATS]:
-        raise ValueError(
-            f"{where}: {odd[0]} and {len(odd) - 1} more are {homes[odd[0]].dtype(odd[0])}; weights "
-            "must be float32, float16 or bfloat16: start from a model that is not quantized yet."
-        )
+    check_floats(where, {name: homes[name].dtype(name) for name in wanted})
     return Checkpoint(
         config=config,
         tensors={
             path: Tensor(
                 tuple(shape),
                 np.dtype(np.float32),
-                functools.partial(_read, homes[hf_key(config, path)], hf_key(config, path), path),
+                functools.partial(_read, homes[hf_key(config, path)], config, path),
             )
             for path, shape in shapes.items()
         },
@@ -68,7 +79,12 @@ def load_huggingface(folder: str | Path) -> Checkpoint:
             "sample_sha256": sample_sha256([folder / "config.json", *(f.path for f in files)]),
         },
         hf_config=hf_config,
+        image_processing=check_processing(where, config, _image_processing(folder, config)),
     )
+
+
+def _image_processing(folder: Path, config: ModelConfig) -> ImageProcessing | None:
+    return ImageProcessing.from_folder(folder) if isinstance(config, ViTConfig) else None
 
 
 def is_transposed(path: str) -> bool:
@@ -81,14 +97,29 @@ def is_transposed(path: str) -> bool:
     return path.endswith(".kernel")
 
 
-def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that Hugging Face stores a parameter of ours in."""
-    return tuple(shape[::-1] if is_transposed(path) else shape)
+def check_floats(where: str, dtypes: Mapping[str, np.dtype]) -> None:
+    """Raises ValueError where a tensor is not of floats."""
+    if odd := [name for name, dtype in dtypes.items() if dtype not in _FLOATS]:
+        raise ValueError(
+            f"{where}: {odd[0]} and {len(odd) - 1} more are {dtypes[odd[0]]}; weights "
+            "must be float32, float16 or bfloat16: start from a model that is not quantized yet."
+        )
 
 
-def _read(file: SafetensorsFile, name: str, path: str) -> np.ndarray:
-    values = file.read(name)
-    values = values.T if is_transposed(path) else values
+def from_stored(config: ModelConfig, path: str, values: np.ndarray) -> np.ndarray:
+    """A parameter of ours from the tensor that Hugging Face stores it as."""
+    shape = parameter_shapes(config)[path]
+    return values.reshape(shape[::-1]).T if is_transposed(path) else values.reshape(shape)
+
+
+def to_stored(config: ModelConfig, path: str, values: np.ndarray) -> np.ndarray:
+    """The tensor that Hugging Face stores a parameter of ours as."""
+    rows = values.T if is_transposed(path) else values
+    return rows.reshape(hf_shape(config, path))
+
+
+def _read(file: SafetensorsFile, config: ModelConfig, path: str) -> np.ndarray:
+    values = from_stored(config, path, file.read(hf_key(config, path)))
     return np.ascontiguousarray(values, np.float32)
 
 
@@ -115,10 +146,16 @@ def _is_spare(name: str, config: ModelConfig) -> bool:
     """Whether a tensor is stored by habit and says nothing that the config does not."""
     if isinstance(config, T5Config) and name in _SPARE_OF_T5:
         return True
-    return name.endswith(".rotary_emb.inv_freq") or (config.tied and name == "lm_head.weight")
+    tied = not isinstance(config, ViTConfig) and config.tied
+    return name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
 
-def _open_shards(folder: Path) -> list[SafetensorsFile]:
+def open_shards(folder: Path) -> list[SafetensorsFile]:
+    """The weights of a folder: one file, or those that its index lists.
+
+    Raises:
+        ValueError: there are none, or they are damaged or do not belong together.
+    """
     if (folder / INDEX).exists():
         return _open_indexed(folder, read_json(folder / INDEX))
     if (folder / WHOLE).exists():

@@ -8,10 +8,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gossamer.data import Tokenizer
+from gossamer.data import ImageProcessing, Tokenizer
+from gossamer.data.images import PREPROCESSOR
 from gossamer.data.json_files import parse_json
 from gossamer.data.tokenizers import TOKENIZER_FILES
-from gossamer.loading.checkpoint import Checkpoint, Tensor, check_sizes, check_tensors, parts
+from gossamer.loading.checkpoint import (
+    Checkpoint,
+    Tensor,
+    check_processing,
+    check_sizes,
+    check_tensors,
+    parts,
+)
 from gossamer.models import config_from_hf, parameter_shapes
 from gossamer.packing import FolderWriter, Packed, PackedFolder, shard_name
 from gossamer.packing.writer import DESCRIPTION
@@ -62,7 +70,16 @@ def load_saved(folder: str | Path) -> Checkpoint:
         },
         hf_config=hf_config,
         recipe=packed.description.get("recipe"),
+        image_processing=check_processing(where, config, _image_processing(folder, packed)),
     )
+
+
+def _image_processing(folder: Path, packed: PackedFolder) -> ImageProcessing | None:
+    if PREPROCESSOR not in packed.description["files"]:
+        return None
+    path = folder / PREPROCESSOR
+    data = parse_json(path, packed.read_file(PREPROCESSOR))  # its checksum is verified
+    return ImageProcessing.from_hf(data, where=str(path))
 
 
 def save(checkpoint: Checkpoint, folder: str | Path, overwrite: bool = False) -> None:

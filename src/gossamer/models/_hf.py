@@ -34,6 +34,19 @@ class HfFields:
             return default
         return value
 
+    def pair(self, name: str, default: int) -> tuple[int, int]:
+        """Height and width: a list of both, or one whole number that is both."""
+        value = self._value(name, default)
+        both = [value, value] if isinstance(value, int) else value
+        if (
+            not isinstance(both, list | tuple)
+            or len(both) != 2
+            or not all(type(each) is int and each >= 1 for each in both)
+        ):
+            self._fault(name, value, "a whole number of at least 1 or a list of two")
+            return (1, 1)
+        return (both[0], both[1])
+
     def number(self, name: str, default: float | None = None) -> float:
         """A positive number."""
         value = self._value(name, default)

@@ -88,6 +88,7 @@ class Model(nnx.Module):
 
     Attributes:
         HF_NAMES: our path of a module -> that of Hugging Face; `*` is a block's number.
+        config: its sizes, of its family's class.
     """
 
     HF_NAMES: ClassVar[dict[str, str]]
@@ -102,6 +103,15 @@ class Model(nnx.Module):
         """`HF_NAMES`, where names do not hang on the config."""
         del config
         return cls.HF_NAMES
+
+    @classmethod
+    def hf_shapes(cls, config: Any) -> dict[str, tuple[int, ...]]:
+        """Path -> shape at Hugging Face, where it is neither ours nor, for a kernel, its transpose.
+
+        The elements are the same in the same order.
+        """
+        del config
+        return {}
 
     @classmethod
     def block_class(cls, path: str) -> type[Block]:

@@ -14,12 +14,13 @@ from gossamer.models._model import Block, Model
 from gossamer.models.llama import Llama, LlamaConfig
 from gossamer.models.opt import Opt, OptConfig
 from gossamer.models.t5 import T5, T5Config
+from gossamer.models.vit import MEAN_POOLED, ViT, ViTConfig
 from gossamer.nn.linear import variable
 from gossamer.weights import Kernel
 
 DecoderConfig: TypeAlias = LlamaConfig | OptConfig
 """Of language models that continue a text."""
-ModelConfig: TypeAlias = DecoderConfig | T5Config
+ModelConfig: TypeAlias = DecoderConfig | T5Config | ViTConfig
 Read: TypeAlias = Callable[[str], Kernel]
 """From a parameter's path to its weight; a plain one is float32."""
 
@@ -27,6 +28,8 @@ _FAMILIES: dict[str, tuple[type[Any], type[Model]]] = {
     "llama": (LlamaConfig, Llama),
     "opt": (OptConfig, Opt),
     "t5": (T5Config, T5),
+    "vit": (ViTConfig, ViT),
+    MEAN_POOLED: (ViTConfig, ViT),
 }
 
 
@@ -63,6 +66,20 @@ def decoder_config(config: ModelConfig) -> DecoderConfig:
     return config
 
 
+def classifier_config(config: ModelConfig) -> ViTConfig:
+    """The config, if it is of a model that classifies images.
+
+    Raises:
+        ValueError: it is of another kind of model.
+    """
+    if not isinstance(config, ViTConfig):
+        raise ValueError(
+            f"This is for models that classify images, and a {type(config).__name__} is of another "
+            "kind of model."
+        )
+    return config
+
+
 def block_class(config: ModelConfig, path: str) -> type[Block]:
     """The class of one of the config's `blocks`."""
     return model_class(config).block_class(path)
@@ -71,7 +88,8 @@ def block_class(config: ModelConfig, path: str) -> type[Block]:
 def hf_key(config: ModelConfig, path: str) -> str:
     """The name that Hugging Face gives to a parameter of ours.
 
-    A `.kernel` of ours is the transpose of theirs, the embedding's too; all else is as it is.
+    A `.kernel` of ours is the transpose of theirs, the embedding's too; all else is as it is, but
+    for the shapes that `hf_shape` tells.
 
     Example:
         >>> config = OptConfig(vocab_size=9, hidden_size=4, intermediate_size=8, num_layers=1,
@@ -80,6 +98,20 @@ def hf_key(config: ModelConfig, path: str) -> str:
         'model.decoder.layers.0.fc1.weight'
     """
     return _model.hf_key(model_class(config).hf_names(config), path)
+
+
+def hf_shape(config: ModelConfig, path: str) -> tuple[int, ...]:
+    """The shape in which Hugging Face stores a parameter of ours.
+
+    Example:
+        >>> config = OptConfig(vocab_size=9, hidden_size=4, intermediate_size=8, num_layers=1,
+        ...                    num_heads=2, max_positions=16)
+        >>> hf_shape(config, "layers.0.mlp.fc1.kernel")
+        (8, 4)
+    """
+    others = model_class(config).hf_shapes(config)
+    shape = parameter_shapes(config)[path]
+    return others.get(path, shape[::-1] if path.endswith(".kernel") else shape)
 
 
 @functools.cache

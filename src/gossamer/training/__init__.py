@@ -8,13 +8,21 @@ from gossamer.training.checkpoints import Checkpoints
 from gossamer.training.config import (
     Data,
     DataConfig,
+    ImagesConfig,
     MeshConfig,
     PairsConfig,
     QuantizationConfig,
     TrainingConfig,
     differences,
 )
-from gossamer.training.corpora import Corpus, PairCorpus, TextCorpus, Windows, read_corpus
+from gossamer.training.corpora import (
+    Corpus,
+    ImageCorpus,
+    PairCorpus,
+    TextCorpus,
+    Windows,
+    read_corpus,
+)
 from gossamer.training.flops import (
     StepDensities,
     attention_flops,
@@ -29,7 +37,7 @@ from gossamer.training.flops import (
 )
 from gossamer.training.injection import quantized_dot_general
 from gossamer.training.loop import Trained, train
-from gossamer.training.losses import Losses, PairRows
+from gossamer.training.losses import LabelledImages, Losses, PairRows
 from gossamer.training.metrics import MetricsWriter
 from gossamer.training.optimizers import SGD, Adafactor, AdamW, Lion, Optimizer, chain, is_decayed
 from gossamer.training.pipeline import Batches, Examples
@@ -57,6 +65,9 @@ __all__ = [
     "Data",
     "DataConfig",
     "Examples",
+    "ImageCorpus",
+    "ImagesConfig",
+    "LabelledImages",
     "Lion",
     "Losses",
     "MeshConfig",

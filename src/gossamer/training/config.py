@@ -17,6 +17,7 @@ from gossamer.models import (
     ModelConfig,
     OptConfig,
     T5Config,
+    ViTConfig,
     parameter_shapes,
 )
 from gossamer.recipe import KINDS as RECIPE_KINDS
@@ -87,7 +88,34 @@ class PairsConfig:
         return dataclasses.replace(self, pairs=source)
 
 
-Data: TypeAlias = DataConfig | PairsConfig
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagesConfig:
+    """Labelled images to learn from.
+
+    Attributes:
+        images: a folder with a sub-folder of files for each class; an `.npz` with `x` and `y`; or
+            `digits`, scikit-learn's, which come with it.
+        size: height and width that files are resized to; None takes them as they are.
+        channels: of files, 1 or 3.
+        held_out: the share of each class that is evaluated on and not learned from, the same in
+            every run.
+    """
+
+    images: str = "digits"
+    size: tuple[int, int] | None = None
+    channels: Literal[1, 3] = 3
+    held_out: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"ImagesConfig needs 0 < held_out < 1, got held_out={self.held_out}.")
+
+    def at(self, source: str) -> "ImagesConfig":
+        """The same of other images."""
+        return dataclasses.replace(self, images=source)
+
+
+Data: TypeAlias = DataConfig | PairsConfig | ImagesConfig
 
 KINDS: dict[str, type] = (
     RECIPE_KINDS
@@ -96,7 +124,8 @@ KINDS: dict[str, type] = (
         kind.__name__: kind
         for kind in (
             *OPTIMIZERS,
-            *(LlamaConfig, OptConfig, T5Config, PairsConfig),
+            *(LlamaConfig, OptConfig, T5Config, ViTConfig),
+            *(PairsConfig, ImagesConfig),
             *(Periodic, Cubic, Linear, Exponential, Staircase),
         )
     }
@@ -145,9 +174,9 @@ class TrainingConfig:
         model: its sizes.
         data: what it learns from.
         steps: optimizer steps.
-        batch: sequences or rows of a step, on all devices together.
+        batch: sequences, rows or images of a step, on all devices together.
         context: tokens of a sequence that are predicted; of pairs, those of a row on either side,
-            in which several pairs may lie.
+            in which several pairs may lie. Images have none.
         optimizer: and its learning rate.
         seed: of the first weights, the order of the data and all that is drawn.
         method: a sparse-training method with its recipe; None trains dense.
@@ -159,7 +188,7 @@ class TrainingConfig:
         checkpoint_every: steps from one checkpoint to the next; there is one at the end too.
         log_every: steps from one line of metrics to the next.
         evaluate_every: steps from one evaluation to the next; None evaluates at the end only.
-        evaluation_windows: sequences or rows held out that are evaluated; None takes all.
+        evaluation_windows: sequences, rows or images held out that are evaluated; None takes all.
         mesh: how devices share the work.
         peak_flops: what all devices together could do, in FLOPs a second; with it the metrics have
             the model-FLOPs utilization.
@@ -172,7 +201,7 @@ class TrainingConfig:
     data: Data = dataclasses.field(default_factory=DataConfig)
     steps: int
     batch: int
-    context: int
+    context: int | None = None
     optimizer: Optimizer = dataclasses.field(default_factory=AdamW)
     seed: int = 0
     method: Method | None = None
@@ -188,8 +217,8 @@ class TrainingConfig:
     peak_flops: float | None = None
 
     def __post_init__(self) -> None:
-        counts = ("steps", "batch", "context", "accumulate", "checkpoint_every", "log_every")
-        optional = ("evaluate_every", "evaluation_windows")
+        counts = ("steps", "batch", "accumulate", "checkpoint_every", "log_every")
+        optional = ("context", "evaluate_every", "evaluation_windows")
         faults = [
             f"{name} must be 1 or more, got {value}"
             for name in (*counts, *optional)
@@ -212,6 +241,11 @@ class TrainingConfig:
         faults += _faults_on_model(self)
         if faults:
             raise ValueError("The training run cannot be: " + "; ".join(faults) + ".")
+
+    @property
+    def length(self) -> int:
+        """Predictions of an example: its tokens, or one class of an image."""
+        return 1 if self.context is None else self.context
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, defaults too; `from_dict` reads it back equal."""
@@ -294,14 +328,16 @@ def _read_recipe(reader: plain.Reader, value: Any, where: str) -> Recipe | None:
 
 def _read_data(reader: plain.Reader, value: Any, where: str) -> Data | None:
     """A text, unless a `type` says otherwise."""
+    kinds = {kind.__name__: kind for kind in (PairsConfig, ImagesConfig)}
     if isinstance(value, Mapping) and "type" in value:
-        return reader.tagged({"PairsConfig": PairsConfig}, value, where)
+        return reader.tagged(kinds, value, where)
     return reader.build(DataConfig, value, where)
 
 
 _LEARNERS: dict[type, tuple[Any, str]] = {
     DataConfig: (DecoderConfig, "a text, which language models continue"),
     PairsConfig: (T5Config, "pairs of texts, which an encoder-decoder translates"),
+    ImagesConfig: (ViTConfig, "images, which a vision transformer classifies"),
 }
 
 
@@ -311,6 +347,10 @@ def _faults_of_kind(config: TrainingConfig) -> list[str]:
     learner, what = _LEARNERS[type(config.data)]
     if not isinstance(model, learner):
         return [f"the data are {what}, and the model is a {type(model).__name__}"]
+    if isinstance(config.data, ImagesConfig):
+        return [] if config.context is None else ["images have no context; leave it out"]
+    if config.context is None:
+        return ["a context is needed: tokens of a sequence or a row"]
     if isinstance(model, DecoderConfig) and config.context > model.max_positions:
         return [
             f"a context of {config.context} is more than the model's {model.max_positions} "

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gossamer.models import ModelConfig, T5Config, parameter_shapes
+from gossamer.models import ModelConfig, T5Config, ViTConfig, parameter_shapes
 from gossamer.sparsity import Pattern
 from gossamer.sparsity.methods import Method
 
@@ -52,10 +52,11 @@ def kernels(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
     In an encoder-decoder some by those of the source, others by those of the target.
     """
+    tied = isinstance(config, ViTConfig) or config.tied
     return {
         path: (shape[0], shape[1])
         for path, shape in parameter_shapes(config).items()
-        if path.endswith(".kernel") and (path != "embedding.kernel" or config.tied)
+        if path.endswith(".kernel") and (path != "embedding.kernel" or tied)
     }
 
 
@@ -64,15 +65,27 @@ def model_flops(config: ModelConfig, sequence: int, densities: Densities | None 
 
     Args:
         config: the model's sizes.
-        sequence: tokens; of an encoder-decoder, those of source and target each.
+        sequence: tokens; of an encoder-decoder, those of source and target each. Of images it says
+            nothing: they have as many as patches, and the class token.
         densities: of weights that are sparse.
     """
     width = config.num_heads * config.head_dim
     layers = config.num_blocks
     if isinstance(config, T5Config):
         layers += config.num_decoder_layers  # they look at both sides
-    return sequence * products_flops(kernels(config), densities or {}) + attention_flops(
-        layers=layers, width=width, sequence=sequence
+    multiplied = kernels(config)
+    once: dict[str, int] = {}  # kernels that other vectors than the sequence's go through
+    if isinstance(config, ViTConfig):
+        sequence = config.num_patches + 1
+        once = {"patch_embedding.kernel": config.num_patches, "head.kernel": 1}
+    rest = {path: shape for path, shape in multiplied.items() if path not in once}
+    return (
+        sequence * products_flops(rest, densities or {})
+        + math.fsum(
+            count * products_flops({path: multiplied[path]}, densities or {})
+            for path, count in once.items()
+        )
+        + attention_flops(layers=layers, width=width, sequence=sequence)
     )
 
 

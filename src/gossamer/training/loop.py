@@ -23,7 +23,10 @@ from gossamer.training.pipeline import Batches
 from gossamer.training.sharding import check_batch, make_mesh, put_batch
 from gossamer.training.step import Params, Step, TrainState
 
-TIMES = ("seconds", "tokens_per_second", "flops_per_second", "utilization")
+TIMES = (
+    *("seconds", "tokens_per_second", "images_per_second"),
+    *("flops_per_second", "utilization"),
+)
 """Metrics that differ between two runs of the same settings; all others are equal."""
 
 
@@ -158,7 +161,7 @@ class _Run:
         self.checkpoints, self.writer = checkpoints, writer
         self.history: list[dict[str, int | float]] = []
         self.began = (0.0, 0)  # when, and at which step, the last line of metrics was written
-        self.flops = 3 * config.batch * model_flops(config.model, config.context)
+        self.flops = 3 * config.batch * model_flops(config.model, config.length)
 
     def go(self, state: TrainState, done: int, advance: Callable[[], None]) -> Trained:
         """Does what is left of the steps."""
@@ -217,7 +220,8 @@ class _Run:
         self.began = (now, step)
         rate = (step - before) / max(now - then, 1e-9)
         values["seconds"] = (now - then) / (step - before)
-        values["tokens_per_second"] = rate * config.batch * config.context
+        name = "images_per_second" if config.context is None else "tokens_per_second"
+        values[name] = rate * config.batch * config.length
         values["flops_per_second"] = rate * self.flops
         if config.peak_flops is not None:
             values["utilization"] = rate * self.flops / config.peak_flops

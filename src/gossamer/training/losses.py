@@ -43,6 +43,13 @@ class PairRows(NamedTuple):
     target_segments: Int[_Numbers, "*batch T"]
 
 
+class LabelledImages(NamedTuple):
+    """Images as the model takes them, and their classes."""
+
+    images: Float[_Numbers, "*batch H W C"]
+    labels: Int[_Numbers, "*batch"]
+
+
 def next_token_losses(model: Any, tokens: Int[Array, "batch length"]) -> Losses:
     """Of every token but the first, from those before it."""
     everywhere = jnp.ones(tokens[:, 1:].shape, bool)
@@ -54,6 +61,12 @@ def translation_losses(model: Any, rows: PairRows) -> Losses:
     rows = PairRows(*map(jnp.asarray, rows))
     inputs = T5Inputs(rows.source, rows.target, rows.source_segments, rows.target_segments)
     return _losses(model(inputs), rows.labels, rows.target_segments != 0)
+
+
+def label_losses(model: Any, batch: LabelledImages) -> Losses:
+    """Of the class of every image."""
+    logits, labels = model(jnp.asarray(batch.images)), jnp.asarray(batch.labels)
+    return _losses(logits[:, None], labels[:, None], jnp.ones((len(labels), 1), bool))
 
 
 def _losses(

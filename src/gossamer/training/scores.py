@@ -66,9 +66,9 @@ def translations(
     ) -> Int[Array, "B most"]:
         return greedy(step.model(weights), source, segments, most)
 
-    most = config.context
+    most = config.length
     return bleu(
-        as_checkpoint(config, trained.weights, corpus.tokenizer),
+        as_checkpoint(config, trained.weights, corpus),
         corpus.held_out,
         max_tokens=most,
         advance=advance,

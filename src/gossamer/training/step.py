@@ -17,8 +17,8 @@ from gossamer.parameters import leaves_by_path
 from gossamer.recipe import Recipe
 from gossamer.sparsity.summary import TOTAL, summary
 from gossamer.training.aware import quantize_aware
-from gossamer.training.config import DataConfig, PairsConfig, TrainingConfig
-from gossamer.training.losses import Losses, next_token_losses, translation_losses
+from gossamer.training.config import DataConfig, ImagesConfig, PairsConfig, TrainingConfig
+from gossamer.training.losses import Losses, label_losses, next_token_losses, translation_losses
 from gossamer.training.optimizers import chain
 from gossamer.training.sharding import state_shardings
 
@@ -28,6 +28,7 @@ Metrics = dict[str, Array]
 LOSSES: dict[type, Callable[[Any, Any], Losses]] = {
     DataConfig: next_token_losses,
     PairsConfig: translation_losses,
+    ImagesConfig: label_losses,
 }
 """By the kind of data: of a model's predictions on a batch."""
 

@@ -7,20 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from gossamer.data import Tokenizer
+from gossamer.loading import Checkpoint
 from gossamer.training.config import TrainingConfig
 from gossamer.training.pipeline import Examples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus(abc.ABC):
-    """Data in the part that is learned from and the part that is held out.
-
-    Attributes:
-        tokenizer: what made the tokens; None where there are none.
-    """
-
-    tokenizer: Tokenizer | None
+    """Data in the part that is learned from and the part that is held out."""
 
     @abc.abstractmethod
     def check(self, config: TrainingConfig) -> None:
@@ -29,6 +23,10 @@ class Corpus(abc.ABC):
     @abc.abstractmethod
     def examples(self, config: TrainingConfig) -> Examples:
         """What is learned from."""
+
+    @abc.abstractmethod
+    def complete(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A model that learned from it, with what it needs to be used: its tokenizer, say."""
 
     @abc.abstractmethod
     def evaluation(self, config: TrainingConfig) -> Any:

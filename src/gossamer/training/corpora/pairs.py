@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gossamer.data import Pair, Tokenizer, read_pairs, split_pairs
+from gossamer.loading import Checkpoint
 from gossamer.models import T5Config
 from gossamer.training.config import PairsConfig, TrainingConfig
 from gossamer.training.corpora.corpus import Corpus, spread
@@ -86,6 +87,10 @@ class PairCorpus(Corpus):
         order = np.random.default_rng(config.seed).permutation(len(self.learned))
         return Rows(self._rows([self.learned[i] for i in order], config, "learn from"))
 
+    def complete(self, checkpoint: Checkpoint) -> Checkpoint:
+        """With the tokenizer."""
+        return dataclasses.replace(checkpoint, tokenizer=self.tokenizer)
+
     def evaluation(self, config: TrainingConfig) -> PairRows:
         """Rows held out."""
         return spread(self._rows(self.held_out, config, "hold out"), config.evaluation_windows)
@@ -98,19 +103,19 @@ class PairCorpus(Corpus):
             for side in ("source", "target")
         )
         tokens = list(zip(sources, targets, strict=True))
-        fitting = [pair for pair in tokens if max(map(len, pair)) < config.context]
+        fitting = [pair for pair in tokens if max(map(len, pair)) < config.length]
         if left := len(tokens) - len(fitting):
             if not fitting:
                 raise ValueError(
-                    f"None of the {len(tokens)} pairs to {purpose} fits in {config.context} "
+                    f"None of the {len(tokens)} pairs to {purpose} fits in {config.length} "
                     "tokens with the one that ends it; take a longer context."
                 )
             warnings.warn(
-                f"{left} of {len(tokens)} pairs to {purpose} are longer than {config.context} "
+                f"{left} of {len(tokens)} pairs to {purpose} are longer than {config.length} "
                 "tokens with the one that ends them, and left out; a longer context takes them.",
                 stacklevel=2,
             )
-        return pack(fitting, config.context, start_id=model.start_id, end_id=model.end_id)
+        return pack(fitting, config.length, start_id=model.start_id, end_id=model.end_id)
 
 
 class Rows:

@@ -1,7 +1,8 @@
 """One door to all kinds of data."""
 
-from gossamer.training.config import Data, PairsConfig
+from gossamer.training.config import Data, ImagesConfig, PairsConfig
 from gossamer.training.corpora.corpus import Corpus
+from gossamer.training.corpora.images import ImageCorpus
 from gossamer.training.corpora.pairs import PairCorpus
 from gossamer.training.corpora.text import TextCorpus
 
@@ -12,4 +13,6 @@ def read_corpus(data: Data) -> Corpus:
     Raises:
         ValueError: it cannot be read, or is not what the config says.
     """
-    return PairCorpus.read(data) if isinstance(data, PairsConfig) else TextCorpus.read(data)
+    if isinstance(data, PairsConfig):
+        return PairCorpus.read(data)
+    return ImageCorpus.read(data) if isinstance(data, ImagesConfig) else TextCorpus.read(data)

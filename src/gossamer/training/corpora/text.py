@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from gossamer.data import Tokenizer, python_sources, read_text
+from gossamer.loading import Checkpoint
 from gossamer.models import decoder_config
 from gossamer.training.config import DataConfig, TrainingConfig
 from gossamer.training.corpora.corpus import Corpus, spread
@@ -54,7 +55,7 @@ class TextCorpus(Corpus):
     def check(self, config: TrainingConfig) -> None:
         """Raises ValueError where a run cannot learn from it or be evaluated on it."""
         vocabulary = decoder_config(config.model).vocab_size
-        need = config.context + 1
+        need = config.length + 1
         faults = [
             f"its part {name} has {len(part)} tokens, fewer than one window of {need}"
             for name, part in (("to learn from", self.learned), ("held out", self.held_out))
@@ -70,11 +71,15 @@ class TextCorpus(Corpus):
 
     def examples(self, config: TrainingConfig) -> "Windows":
         """Windows of `context + 1` tokens."""
-        return Windows(self.learned, config.context)
+        return Windows(self.learned, config.length)
+
+    def complete(self, checkpoint: Checkpoint) -> Checkpoint:
+        """With the tokenizer."""
+        return dataclasses.replace(checkpoint, tokenizer=self.tokenizer)
 
     def evaluation(self, config: TrainingConfig) -> Int[np.ndarray, "windows length"]:
         """Windows held out."""
-        return self.windows(config.context, config.evaluation_windows)
+        return self.windows(config.length, config.evaluation_windows)
 
     def windows(self, context: int, count: int | None) -> Int[np.ndarray, "windows length"]:
         """Windows of `context + 1` tokens held out, evenly spread; None takes all."""
