@@ -1,8 +1,8 @@
 """Runs every example, dense and sparse, one after the other, and writes README.md's table anew.
 
-    taskset -c 0 python examples/table.py
+    python examples/table.py
 
-Hardware: one core, five to ten minutes for all.
+Hardware: one core, ten minutes for all if nothing else runs there.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def row(example: Example) -> str:
 
 
 HEAD = """\
-| example | sparse with | result | dense | sparse | zeros | seconds, dense | sparse | lines |
+| example | sparse with | result | dense | sparse | zeros | CPU seconds, dense | sparse | lines |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 

@@ -2,7 +2,7 @@
 
     python examples/optax_loop/train_sparse.py
 
-In the manner of the loops in optax's own documentation. Expected: 97 to 98 % of 400 held-out
+In the manner of the loops in optax's own documentation. Expected: 98 % of 400 held-out
 digits, in seconds on one core.
 """
 
