@@ -37,7 +37,7 @@ NAMES = ("optax_loop", "flax_linen_vit", "seq2seq", "dqn", "federated", "equinox
 # The steps of a short run, and what it must reach: chance is 0.1, 0.1, 0, 22, 0.1 and 0.1.
 SHORT = {
     "optax_loop": (200, 0.9),
-    "flax_linen_vit": (120, 0.3),
+    "flax_linen_vit": (80, 0.25),
     "seq2seq": (200, 0.3),
     "dqn": (6000, 40),
     "federated": (40, 0.7),
