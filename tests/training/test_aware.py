@@ -11,7 +11,7 @@ from gossamer.models import build
 from gossamer.quantization import Int, QuantAware, QuantizedGradients, StraightThrough
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM, magnitude
-from gossamer.training import quantize_aware
+from gossamer.training import fake_quantize, quantize_aware
 from tests.inference.tiny import tiny
 
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 200, (2, 12)))
@@ -166,3 +166,47 @@ REFUSED = {
 def test_what_cannot_be_wrapped_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         quantize_aware(PARAMS, **options)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rounded_weights_are_those_of_compression_of_what_a_method_left(axis, dtype):
+    rule = Rule(path="w", pattern=NM(2, 4), weights=Int(4, group=4))
+    rules = Recipe(rules=(rule,))
+    w = jax.random.normal(jax.random.key(0), (8, 12), dtype)
+    kept = jnp.where(NM(2, 4).mask(magnitude(w), axis), w, 0)
+    got = fake_quantize({"w": kept}, rules, reduction_axis=axis)["w"]
+    want = gossamer.compress({"w": w}, rules, reduction_axis=axis)["w"]
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, want)
+
+
+def test_rounded_weights_pass_gradients_straight_through_and_leave_the_rest():
+    rules = Recipe(rules=(Rule(path="w", weights=Int(2)), Rule(path="v", pattern=NM(1, 4))))
+    params = {"w": jnp.linspace(-1, 1, 12).reshape(4, 3), "v": jnp.ones((4, 1)), "f": jnp.tanh}
+    rounded = fake_quantize(params, rules)
+    assert rounded["v"] is params["v"]
+    assert rounded["f"] is jnp.tanh
+    np.testing.assert_array_equal(rounded["w"], Int(2).encode(params["w"]).decode())
+    cotangent = jnp.arange(12.0).reshape(4, 3)
+    arrays = {"w": params["w"], "v": params["v"]}
+    grads = jax.grad(lambda p: (fake_quantize(p, rules)["w"] * cotangent).sum())(arrays)
+    np.testing.assert_array_equal(grads["w"], cotangent)
+    np.testing.assert_array_equal(grads["v"], 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "axis", "message"),
+    [
+        (Rule(path="w", pattern=NM(2, 4)), 0, "No rule of the recipe names a format"),
+        (Rule(path="w", weights=Int(4)), 2, "reduction axis 0 or 1, got reduction_axis=2"),
+        (Rule(path="w", weights=Int(4), activations=Int(8)), 0, r"w \(8, 6\): .* leave `activ"),
+        (Rule(path="w", weights=Int(4, group=8)), 1, r"w \(8, 6\): .*8.*6"),
+        (Rule(path="b", weights=Int(4)), 0, r"b \(6,\) is float32, and rules are for matrices"),
+    ],
+    ids=["no format", "axis", "activations", "group", "no matrix"],
+)
+def test_weights_that_cannot_be_rounded_are_refused(rule, axis, message):
+    params = {"w": jnp.ones((8, 6)), "b": jnp.ones(6)}
+    with pytest.raises(ValueError, match=message):
+        fake_quantize(params, Recipe(rules=(rule,)), reduction_axis=axis)

@@ -3,7 +3,7 @@
 The loop is for models of ours; what goes around weights is for any.
 """
 
-from gossamer.training.aware import quantize_aware
+from gossamer.training.aware import fake_quantize, quantize_aware
 from gossamer.training.checkpoints import Checkpoints
 from gossamer.training.config import (
     Data,
@@ -89,6 +89,7 @@ __all__ = [
     "chain",
     "check_batch",
     "differences",
+    "fake_quantize",
     "is_decayed",
     "kernels",
     "leaf_sharding",

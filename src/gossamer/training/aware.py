@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from gossamer.packing import packed_product
-from gossamer.parameters import array_leaves, is_variable, parameter_paths, value_of
+from gossamer.parameters import (
+    array_leaves,
+    is_variable,
+    leaves_by_path,
+    parameter_paths,
+    replace_leaves,
+    value_of,
+)
 from gossamer.quantization import Backward, QuantAware, Scheme
 from gossamer.quantization.scheme import STRAIGHT_THROUGH
 from gossamer.recipe import Recipe, Rule
@@ -94,6 +101,75 @@ def quantize_aware(
     return jax.tree.unflatten(structure, leaves)
 
 
+def fake_quantize(params: Params, recipe: Recipe | str, *, reduction_axis: int = 0) -> Params:
+    """Rounds the weights that `recipe` gives a format, for models that multiply by themselves.
+
+    What comes back are plain arrays of the same shapes and dtypes, with straight-through gradients:
+    any model's own code runs on them. Patterns are left to a sparse-training method, so one recipe
+    serves both: `fake_quantize(method.weights(params, state), recipe)` prunes, then
+    rounds, and `compress_pytree` gives the same values after training.
+
+    Args:
+        params: any pytree: dicts, Linen variables, Equinox modules, ...
+        recipe: a recipe, a preset's name or a recipe file.
+        reduction_axis: the axis that products sum over: 0 where kernels are `[in, out]` (Flax,
+            Haiku), 1 where they are `[out, in]` (Equinox, PyTorch).
+
+    Returns:
+        A copy of `params`; leaves that get no format are the same objects.
+
+    Raises:
+        ValueError: no rule has a format, a rule matches nothing, or something that is no matrix of
+            floats, asks for quantized activations, or does not fit the shape.
+
+    Example:
+        >>> from gossamer.quantization import Int
+        >>> recipe = Recipe(rules=(Rule(path="w", weights=Int(4)),))
+        >>> params = {"w": jnp.array([[1.2], [-7.0]]), "b": jnp.zeros(1)}
+        >>> fake_quantize(params, recipe)["w"].ravel()
+        Array([ 1., -7.], dtype=float32)
+        >>> loss = lambda params: 3 * fake_quantize(params, recipe)["w"].sum()
+        >>> jax.grad(loss)(params)["w"].ravel()
+        Array([3., 3.], dtype=float32)
+    """
+    if reduction_axis not in (0, 1):
+        raise ValueError(f"A matrix has the reduction axis 0 or 1, got {reduction_axis=}.")
+    rules = Recipe.load(recipe).match(parameter_paths(params))
+    rules = {path: rule for path, rule in rules.items() if rule.weights is not None}
+    if not rules:
+        raise ValueError("No rule of the recipe names a format in `weights`: nothing is rounded.")
+    kernels = {path: leaf for path, leaf in leaves_by_path(params).items() if path in rules}
+    faults = [
+        fault
+        for path, leaf in kernels.items()
+        if (fault := _rounding_fault(path, leaf, rules[path], reduction_axis))
+    ]
+    if faults:
+        raise ValueError("The weights cannot be rounded: " + "; ".join(faults) + ".")
+    return replace_leaves(
+        params,
+        {path: _rounded(leaf, rules[path], reduction_axis) for path, leaf in kernels.items()},
+    )
+
+
+def _rounding_fault(path: str, leaf: Any, rule: Rule, axis: int) -> str | None:
+    """Why the values of `leaf` cannot be rounded, in words; None if they can."""
+    if rule.activations is not None:
+        return (
+            f"{path} {leaf.shape}: the model's own code multiplies, so rule {rule.path!r} cannot "
+            "quantize activations; leave `activations` out"
+        )
+    return _fault(path, leaf, dataclasses.replace(rule, pattern=None), None, axis)
+
+
+def _rounded(leaf: jax.Array | np.ndarray, rule: Rule, axis: int) -> Array:
+    """The values that the codes of one weight stand for, in its own dtype."""
+    assert rule.weights is not None
+    kernel = jnp.asarray(leaf if axis == 0 else leaf.T)
+    values = QuantAware(kernel, Scheme(weights=rule.weights)).materialize()
+    return (values if axis == 0 else values.T).astype(leaf.dtype)
+
+
 def _scheme(
     rule: Rule,
     multiply: Literal["native", "fake"],
@@ -113,7 +189,7 @@ def _scheme(
     )
 
 
-def _fault(path: str, leaf: Any, rule: Rule, mask: Any) -> str | None:
+def _fault(path: str, leaf: Any, rule: Rule, mask: Any, axis: int = 0) -> str | None:
     """Why `leaf` cannot be wrapped, in words; None if it can."""
     where = f"{path} {leaf.shape}"
     if leaf.ndim != 2 or not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -126,9 +202,9 @@ def _fault(path: str, leaf: Any, rule: Rule, mask: Any) -> str | None:
         return f"{where} has a mask of shape {mask.shape}"
     try:
         if rule.pattern is not None:
-            rule.pattern.check(leaf.shape, 0)
+            rule.pattern.check(leaf.shape, axis)
         if rule.weights is not None:
-            rule.weights.groups(leaf.shape[0])
+            rule.weights.groups(leaf.shape[axis])
     except ValueError as error:
         return f"{where}: {str(error).rstrip('.')}"
     return None
