@@ -178,14 +178,15 @@ def chain(
 
 
 def is_decayed(path: str, leaf: Any) -> bool:
-    """Whether decay of weights is for a parameter: matrices, but no embeddings or positions.
+    """Whether decay of weights is for a parameter: matrices, but no embeddings and no tables of
+    positions, absolute or relative.
 
     Example:
         >>> kernel = jnp.ones((2, 2))
         >>> is_decayed("output.kernel", kernel), is_decayed("embedding.kernel", kernel)
         (True, False)
     """
-    return leaf.ndim >= 2 and path.split(".")[0] not in ("embedding", "positions")
+    return leaf.ndim >= 2 and not path.startswith("embedding.") and not path.endswith(".table")
 
 
 def _rule(optimizer: Optimizer, method: Method | None) -> optax.GradientTransformation:
