@@ -174,11 +174,12 @@ HEAD = f"""# STEP and SR-STE under Adam, measured
 
 `experiments/step_variants.py --out docs/results/` writes this page: the model, the data and the
 runs of STEP and SR-STE from scratch are those of [the N:M ranking](nm-training.md), loss in nats a
-byte on held-out text with strict masks. STEP (Lu et al. 2023, arXiv 2302.01172) freezes Adam's second
-moment before masks begin; the variants are what the paper leaves open. Fine-tuning takes {FINE_TUNING}
-steps from the dense model of the same seed, with a quarter of its learning rate. "Below SR-STE" is
-SR-STE's loss less the method's own, seed by seed: the paper's claim is that it is positive. The last
-column says at which step masks began, by AutoSwitch's test or at the latest step allowed.
+byte on held-out text with strict masks. STEP (Lu et al. 2023, arXiv 2302.01172) freezes Adam's
+second moment before masks begin; the variants are what the paper leaves open. Fine-tuning takes
+{FINE_TUNING} steps from the dense model of the same seed, with a quarter of its learning rate.
+"Below SR-STE" is SR-STE's loss less the method's own, seed by seed: the paper's claim is that it is
+positive. The last column says at which step masks began, by AutoSwitch's test or at the latest step
+allowed.
 """
 
 
