@@ -109,7 +109,7 @@ def test_a_prompt_may_fill_all_positions(checkpoint):
 def compiled(monkeypatch):
     """How often each function was traced, which is how often it was compiled."""
     counts = collections.Counter()
-    frame = runner_module._Frame
+    frame = runner_module.Frame
     original = frame.module
 
     def module(self, weights, layer=None):

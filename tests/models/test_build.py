@@ -135,7 +135,9 @@ def test_the_family_follows_from_the_config(any_family):
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(ValueError, match=r"model_type 'mamba'; supported: \['llama', 'opt', 't5', 'vit'"):
+    with pytest.raises(
+        ValueError, match=r"model_type 'mamba'; supported: \['llama', 'opt', 't5', 'vit'"
+    ):
         config_from_hf({"model_type": "mamba"})
 
 

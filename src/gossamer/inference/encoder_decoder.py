@@ -8,11 +8,11 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gossamer.inference.runner import padded_length
+from gossamer.inference.runner import Frame, Leaves, padded_length, take_apart
+from gossamer.kernels.pages import use_huge_pages
 from gossamer.loading import Checkpoint, load
 from gossamer.models import T5, ModelConfig, T5Config, build
 from gossamer.models.t5 import KeysAndValues
@@ -50,7 +50,8 @@ class EncoderDecoderRunner:
     def __init__(self, checkpoint: Checkpoint, cache: CacheType = "float32") -> None:
         self.config = encoder_decoder_config(checkpoint.config)
         self._cache: CacheType = cache
-        self._graph, self._state = nnx.split(build(self.config, checkpoint.read))
+        self._model = take_apart(for_running(checkpoint))
+        use_huge_pages(self._model[1])
 
     def prefill(self, prompt: Sequence[int], tokens: int) -> tuple[Float[Array, " V"], Progress]:
         """Reads a text, and gives the logits of the first token of another.
@@ -61,8 +62,8 @@ class EncoderDecoderRunner:
         """
         source = _padded([prompt], padded_length(len(prompt), MOST_TOKENS))
         room = padded_length(max(1, tokens - len(prompt)), MOST_TOKENS)
-        read = _read(self._graph, self._state, *source)
-        cache = _empty(self._graph, self._state, room, self._cache)
+        read = _read(*self._model, *source)
+        cache = _empty(*self._model, room, self._cache)
         start = jnp.int32(self.config.start_id)
         return self.step(start, Progress(cache, read, source[1]))
 
@@ -71,7 +72,7 @@ class EncoderDecoderRunner:
     ) -> tuple[Float[Array, " V"], Progress]:
         """Takes the token written last; the cache must have room for it."""
         logits, cache = _step(
-            self._graph, self._state, token[None], progress.cache, progress.read, progress.segments
+            *self._model, token[None], progress.cache, progress.read, progress.segments
         )
         return logits[0], progress._replace(cache=cache)
 
@@ -93,6 +94,15 @@ def encoder_decoder_config(config: ModelConfig) -> T5Config:
             f"{type(config).__name__} is of another kind of model."
         )
     return config
+
+
+def for_running(checkpoint: Checkpoint) -> T5:
+    """The model with one product for all projections that share an input."""
+    model = build(encoder_decoder_config(checkpoint.config), checkpoint.read)
+    assert isinstance(model, T5)
+    for block in (*model.encoder.layers, *model.decoder.layers):
+        block.fuse()
+    return model
 
 
 def translate(
@@ -120,11 +130,10 @@ def translate(
             range; a text has more than `MOST_TOKENS` tokens.
     """
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
-    config = encoder_decoder_config(checkpoint.config)
-    graph, state = nnx.split(build(config, checkpoint.read))
+    model_for_running = take_apart(for_running(checkpoint))
 
     def decode(source: Int[Array, "B S"], segments: Int[Array, "B S"]) -> Int[Array, "B T"]:
-        return _decode(graph, state, source, segments, max_tokens)
+        return _decode(*model_for_running, source, segments, max_tokens)
 
     return translate_with(
         decode, checkpoint, texts, max_tokens=max_tokens, batch=batch, advance=advance
@@ -222,39 +231,37 @@ def greedy(
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _decode(
-    graph: nnx.GraphDef,
-    state: nnx.State,
+    frame: Frame,
+    weights: Leaves,
     source: Int[Array, "B S"],
     segments: Int[Array, "B S"],
     max_tokens: int,
 ) -> Int[Array, "B max_tokens"]:
-    return greedy(nnx.merge(graph, state), source, segments, max_tokens)
+    return greedy(frame.module(weights), source, segments, max_tokens)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read(
-    graph: nnx.GraphDef, state: nnx.State, source: Int[Array, "B S"], segments: Int[Array, "B S"]
+    frame: Frame, weights: Leaves, source: Int[Array, "B S"], segments: Int[Array, "B S"]
 ) -> list[KeysAndValues]:
-    return nnx.merge(graph, state).read(source, segments)
+    return frame.module(weights).read(source, segments)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def _empty(
-    graph: nnx.GraphDef, state: nnx.State, room: int, dtype: CacheType
-) -> list[KeyValueCache]:
-    return nnx.merge(graph, state).empty_cache(1, room, dtype)
+def _empty(frame: Frame, weights: Leaves, room: int, dtype: CacheType) -> list[KeyValueCache]:
+    return frame.module(weights).empty_cache(1, room, dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _step(
-    graph: nnx.GraphDef,
-    state: nnx.State,
+    frame: Frame,
+    weights: Leaves,
     tokens: Int[Array, " B"],
     cache: list[KeyValueCache],
     read: list[KeysAndValues],
     segments: Int[Array, "B S"],
 ) -> tuple[Float[Array, "B V"], list[KeyValueCache]]:
-    return nnx.merge(graph, state).step(tokens, cache, read, segments)
+    return frame.module(weights).step(tokens, cache, read, segments)
 
 
 def _padded(

@@ -28,7 +28,8 @@ from gossamer.packing import Packed
 
 _LEAST_LENGTH = 16
 
-_Leaves: TypeAlias = list[jax.Array]
+Leaves: TypeAlias = list[jax.Array]
+"""Of a module's weights: a plain list is taken apart in a fraction of the time of a state."""
 
 
 def padded_length(tokens: int, limit: int) -> int:
@@ -53,7 +54,7 @@ class Runner:
         config = decoder_config(checkpoint.config)
         self.config = config
         self._cache: CacheType = cache
-        self._ends = _take_apart(build_ends(config, checkpoint.read))
+        self._ends = take_apart(build_ends(config, checkpoint.read))
         self._stacks = _stacks(config, checkpoint)
         self._frames = _frames(self._ends[0], tuple(stack for stack, _ in self._stacks))
         self._weights = [self._ends[1], *(weights for _, weights in self._stacks)]
@@ -128,7 +129,7 @@ class Runner:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Frame:
+class Frame:
     """A module without its weights.
 
     Equal frames are one object and compared as such: comparing graph definitions on every call
@@ -138,7 +139,7 @@ class _Frame:
     graph: nnx.GraphDef[Any]
     structure: Any  # of the weights: a jax.tree_util.PyTreeDef, which is no type to pyright
 
-    def module(self, weights: _Leaves, layer: Int[Array, ""] | None = None) -> Any:
+    def module(self, weights: Leaves, layer: Int[Array, ""] | None = None) -> Any:
         """The module with these weights, or with those of one layer of a stack."""
         state = jax.tree.unflatten(self.structure, weights)
         if layer is not None:
@@ -146,7 +147,7 @@ class _Frame:
         return nnx.merge(self.graph, state)
 
 
-_frame = functools.cache(_Frame)
+_frame = functools.cache(Frame)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ class _Stack:
         layers: how many; None is a block alone, whose weights have no axis of layers.
     """
 
-    frame: _Frame
+    frame: Frame
     layers: int | None
 
 
@@ -169,7 +170,7 @@ _stack = functools.cache(_Stack)
 class _Frames:
     """A whole model without its weights; equal ones are one object too."""
 
-    ends: _Frame
+    ends: Frame
     stacks: tuple[_Stack, ...]
 
 
@@ -187,19 +188,20 @@ def _at(weight: Packed | Array, layer: Int[Array, ""]) -> Packed | Array:
     return lax.dynamic_index_in_dim(weight, layer, 0, keepdims=False)
 
 
-def _take_apart(module: nnx.Module) -> tuple[_Frame, _Leaves]:
+def take_apart(module: nnx.Module) -> tuple[Frame, Leaves]:
+    """A module as what is compiled for and the arrays that it is called with."""
     graph, state = nnx.split(module)
     weights, structure = jax.tree.flatten(state)
     return _frame(graph, structure), weights
 
 
-def _stacks(config: DecoderConfig, checkpoint: Checkpoint) -> list[tuple[_Stack, _Leaves]]:
+def _stacks(config: DecoderConfig, checkpoint: Checkpoint) -> list[tuple[_Stack, Leaves]]:
     """Reads the blocks, and stacks those in a row that one program serves."""
     blocks = []
     for index in range(config.num_layers):
         block = build_block(config, checkpoint.read, index)
         block.fuse()
-        frame, weights = _take_apart(block)
+        frame, weights = take_apart(block)
         blocks.append((_stack(frame, None), weights))
     stacks = []
     for _, group in itertools.groupby(blocks, lambda block: _kind(*block)):
@@ -215,12 +217,12 @@ def _stacks(config: DecoderConfig, checkpoint: Checkpoint) -> list[tuple[_Stack,
     return stacks
 
 
-def _kind(stack: _Stack, weights: _Leaves) -> Hashable:
+def _kind(stack: _Stack, weights: Leaves) -> Hashable:
     """Equal for what one compiled function serves."""
     return stack, tuple((leaf.shape, leaf.dtype) for leaf in weights)
 
 
-def _stackable(frame: _Frame, weights: _Leaves) -> bool:
+def _stackable(frame: Frame, weights: Leaves) -> bool:
     """Whether every kernel is packed: of a plain array, each use would copy the layer's part."""
     state = jax.tree.unflatten(frame.structure, weights)
     plain = [leaf for leaf in jax.tree.leaves(state, is_leaf=_is_packed) if not _is_packed(leaf)]
@@ -229,14 +231,14 @@ def _stackable(frame: _Frame, weights: _Leaves) -> bool:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _embed(
-    frame: _Frame, weights: _Leaves, tokens: Int[Array, "1 T"], start: Int[Array, ""]
+    frame: Frame, weights: Leaves, tokens: Int[Array, "1 T"], start: Int[Array, ""]
 ) -> Float[Array, "1 T D"]:
     return frame.module(weights).embed(tokens, start + jnp.arange(tokens.shape[1]))
 
 
 def _through(
     stack: _Stack,
-    weights: _Leaves,
+    weights: Leaves,
     hidden: Float[Array, "1 T D"],
     cache: KeyValueCache,
     layers: int | Int[Array, ""],
@@ -262,7 +264,7 @@ _run_stack = functools.partial(jax.jit, static_argnums=0, donate_argnums=3)(_thr
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _step(
     frames: _Frames,
-    weights: list[_Leaves],
+    weights: list[Leaves],
     token: Int[Array, ""],
     cache: list[CachePlanes],
     length: Int[Array, ""],
@@ -286,7 +288,7 @@ def _trim(cache: KeyValueCache, length: Int[Array, ""], room: int) -> KeyValueCa
 
 @functools.partial(jax.jit, static_argnums=0)
 def _next_logits(
-    frame: _Frame, weights: _Leaves, hidden: Float[Array, "1 T D"], last: Int[Array, ""]
+    frame: Frame, weights: Leaves, hidden: Float[Array, "1 T D"], last: Int[Array, ""]
 ) -> Float[Array, " V"]:
     """Scores of the token behind position `last`."""
     row = jax.lax.dynamic_slice_in_dim(hidden, last, 1, axis=1)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gossamer.models import _hf
 from gossamer.models._model import Block, Model, Rescalable, Sublayer, numbered
 from gossamer.nn.attention import CacheType, KeyValueCache, attend_freely
-from gossamer.nn.linear import Embedding, Linear, Positions
+from gossamer.nn.linear import Embedding, FusedLinear, Linear, Positions, fuse
 from gossamer.nn.norms import RMSNorm, rms_norm
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -270,7 +270,23 @@ class T5Attention(nnx.Module):
         self.k_proj = Linear(hidden, inner, stddev=hidden**-0.5, rngs=rngs)
         self.v_proj = Linear(hidden, inner, stddev=hidden**-0.5, rngs=rngs)
         self.o_proj = Linear(inner, hidden, stddev=inner**-0.5, rngs=rngs)
+        self.qkv_proj: FusedLinear | None = None
+        self.kv_proj: FusedLinear | None = None
         self.head_dim = config.head_dim
+
+    def fuse(self, own: bool = True) -> None:
+        """Projects by one product what shares an input, where the kernels allow it.
+
+        Args:
+            own: queries come from the tokens that are looked at, so that they share it too.
+        """
+        fused = fuse(self.q_proj, self.k_proj, self.v_proj) if own else None
+        if fused is not None:
+            self.qkv_proj = nnx.data(fused)
+            del self.q_proj, self.k_proj, self.v_proj
+        elif (pair := fuse(self.k_proj, self.v_proj)) is not None:
+            self.kv_proj = nnx.data(pair)
+            del self.k_proj, self.v_proj
 
     def queries(self, x: Float[Array, "B T D"]) -> Float[Array, "B T N H"]:
         """What looks."""
@@ -278,7 +294,18 @@ class T5Attention(nnx.Module):
 
     def keys_and_values(self, x: Float[Array, "B S D"]) -> KeysAndValues:
         """What is looked at, and what is found there."""
-        return self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
+        if self.kv_proj is not None:
+            keys, values = self.kv_proj(x)
+        else:
+            keys, values = self.k_proj(x), self.v_proj(x)
+        return self._heads(keys), self._heads(values)
+
+    def all_of(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B T N H"], KeysAndValues]:
+        """Queries, and the keys and values of the same tokens."""
+        if self.qkv_proj is None:
+            return self.queries(x), self.keys_and_values(x)
+        queries, keys, values = (self._heads(part) for part in self.qkv_proj(x))
+        return queries, (keys, values)
 
     def __call__(
         self,
@@ -306,11 +333,22 @@ class T5Mlp(nnx.Module):
         )
         self.up_proj = Linear(hidden, wide, stddev=hidden**-0.5, rngs=rngs)
         self.down_proj = Linear(wide, hidden, stddev=wide**-0.5, rngs=rngs)
+        self.gate_up_proj: FusedLinear | None = None
         self.activation = config.activation
+
+    def fuse(self) -> None:
+        """Projects gate and up by one product, where there is a gate and the kernels allow it."""
+        fused = None if self.gate_proj is None else fuse(self.gate_proj, self.up_proj)
+        if fused is not None:
+            self.gate_up_proj = nnx.data(fused)
+            del self.gate_proj, self.up_proj
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Transforms each token by itself."""
         activate = ACTIVATIONS[self.activation]
+        if self.gate_up_proj is not None:
+            gate, up = self.gate_up_proj(x)
+            return self.down_proj(activate(gate) * up)
         if self.gate_proj is None:
             return self.down_proj(activate(self.up_proj(x)))
         return self.down_proj(activate(self.gate_proj(x)) * self.up_proj(x))
@@ -357,9 +395,8 @@ class T5Block(Block):
         seen = segments[:, :, None] == segments[:, None, :]
         if not self.BOTH_WAYS:
             seen &= places[:, None] >= places
-        others = self.attention.keys_and_values(x)
-        bias = self.bias(table, places, places)
-        return self.attention(self.attention.queries(x), others, seen, bias)
+        queries, others = self.attention.all_of(x)
+        return self.attention(queries, others, seen, self.bias(table, places, places))
 
 
 class T5EncoderBlock(T5Block):
@@ -411,6 +448,12 @@ class T5DecoderBlock(T5Block):
         self.cross_attention_norm = RMSNorm(config.hidden_size, epsilon=config.norm_epsilon)
         self.cross_attention = T5Attention(config, rngs)
 
+    def fuse(self) -> None:
+        """As every block; what looks at the source does not come from it."""
+        self.attention.fuse()
+        self.cross_attention.fuse(own=False)
+        self.mlp.fuse()
+
     def through(self, flow: T5Flow) -> T5Flow:
         """Puts the target through."""
         x = flow.target
@@ -440,14 +483,14 @@ class T5DecoderBlock(T5Block):
         table: Float[Array, "buckets N"],
     ) -> tuple[Float[Array, "B 1 D"], KeyValueCache]:
         """Puts one token more through; `cache` holds those before it, `others` the source's."""
-        normal = self.attention_norm(x)
-        new = (each.transpose(0, 2, 1, 3) for each in self.attention.keys_and_values(normal))
-        place, cache = cache.length, cache.append(*new)
+        queries, new = self.attention.all_of(self.attention_norm(x))
+        place = cache.length
+        cache = cache.append(*(each.transpose(0, 2, 1, 3) for each in new))
         keys, values = (each.transpose(0, 2, 1, 3) for each in cache.decoded())
         room = jnp.arange(cache.max_tokens)
         past = jnp.broadcast_to(room <= place, (x.shape[0], 1, room.size))
         bias = self.bias(table, place[None], room)
-        x = x + self.attention(self.attention.queries(normal), (keys, values), past, bias)
+        x = x + self.attention(queries, (keys, values), past, bias)
         queries = self.cross_attention.queries(self.cross_attention_norm(x))
         x = x + self.cross_attention(queries, others, seen)
         return x + self.mlp(self.mlp_norm(x)), cache
