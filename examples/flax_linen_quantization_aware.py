@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen
-
 from gossamer.packing import packed_product
 from gossamer.quantization import Int, QuantizedGradients, Scheme
 from gossamer.training import quantized_dot_general

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-
 from gossamer.packing import packed_product
 from gossamer.quantization import Int, Scheme
 from gossamer.training import quantized_dot_general

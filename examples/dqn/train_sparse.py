@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import task
-
 from gossamer import recipe, sparsity
 
-RULE = recipe.Rule(path=r"params\.hidden\.kernel", pattern=sparsity.Unstructured(0.9))
+RECIPE = recipe.Recipe.of(r"params\.hidden\.kernel", pattern=sparsity.Unstructured(0.9))
 
 
 class DQNAgent:
@@ -29,7 +28,7 @@ class DQNAgent:
         self.replay = task.ReplayBuffer(env, game.capacity, seed=0)
         updates = max(steps * game.rounds // game.train_every, 1)
         schedule = sparsity.Periodic(start=100, every=100, stop=max(updates // 2, 100))
-        self.method = sparsity.methods.SET(recipe=recipe.Recipe(rules=(RULE,)), schedule=schedule)
+        self.method = sparsity.methods.SET(recipe=RECIPE, schedule=schedule)
         self.tx = optax.adam(optax.linear_schedule(game.learning_rate, 0, updates))
         self.tx = self.method.wrap(self.tx)
         observation, _ = env.reset(seed=0)

@@ -11,12 +11,10 @@ import equinox as eqx
 import jax
 import optax
 import task
+from gossamer import quantization, recipe, sparsity, training
 
-from gossamer import quantization, recipe, sparsity
-from gossamer.training import fake_quantize
-
-RULE = recipe.Rule(path=task.KERNELS, pattern=sparsity.NM(1, 4), weights=quantization.Int(8))
-METHOD = sparsity.methods.STE(recipe=recipe.Recipe(rules=(RULE,)), axis=-1)
+RECIPE = recipe.Recipe.of(task.KERNELS, pattern=sparsity.NM(1, 4), weights=quantization.Int(8))
+METHOD = sparsity.methods.STE(recipe=RECIPE, axis=-1)
 
 
 def main(argv=None) -> dict:
@@ -27,7 +25,7 @@ def main(argv=None) -> dict:
 
     @eqx.filter_jit
     def make_step(model, state, images, labels):
-        weights = fake_quantize(METHOD.weights(model, state), METHOD.recipe, reduction_axis=1)
+        weights = training.fake_quantize(METHOD.weights(model, state), RECIPE, reduction_axis=1)
         loss, grads = eqx.filter_value_and_grad(task.loss)(weights, images, labels)
         params = eqx.filter(model, eqx.is_inexact_array)
         updates, state = optimizer.update(grads, state, params, weights=weights)
@@ -38,7 +36,7 @@ def main(argv=None) -> dict:
     for step, (images, labels) in enumerate(task.batches(flags.steps)):
         model, state, loss = make_step(model, state, images, labels)
         run.show(step, loss=loss)
-    model = fake_quantize(METHOD.weights(model, state), METHOD.recipe, reduction_axis=1)
+    model = training.fake_quantize(METHOD.weights(model, state), RECIPE, reduction_axis=1)
     return run.finish(task.accuracy(model), model)
 
 

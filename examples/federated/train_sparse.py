@@ -15,10 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import task
-
 from gossamer import recipe, sparsity
-
-RECIPE = recipe.Recipe(rules=(recipe.Rule(path=task.KERNELS, pattern=sparsity.Unstructured(0.9)),))
 
 CLIENTS_A_ROUND, LOCAL_STEPS = 6, 10
 
@@ -42,7 +39,8 @@ def main(argv=None) -> dict:
     run = task.Run(metric="accuracy", kernels=task.KERNELS, steps=flags.steps, as_json=flags.json)
     clients = task.Clients.load(flags.data)
     schedule = sparsity.Periodic(start=10, every=10, stop=max(flags.steps * 3 // 4, 10))
-    method = sparsity.methods.RigL(recipe=RECIPE, schedule=schedule)
+    rules = recipe.Recipe.of(task.KERNELS, pattern=sparsity.Unstructured(0.9))
+    method = sparsity.methods.RigL(recipe=rules, schedule=schedule)
     server_optimizer = method.wrap(optax.sgd(1.0, momentum=0.5))
 
     @jax.jit

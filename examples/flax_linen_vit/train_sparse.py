@@ -13,12 +13,8 @@ import jax
 import numpy as np
 import optax
 import task
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
 from gossamer import quantization, recipe, sparsity, training
-
-RECIPE = recipe.Recipe(rules=(recipe.Rule(path=task.KERNELS, pattern=sparsity.NM(1, 4)),))
-INT8 = quantization.Scheme(weights=quantization.Int(8), activations=quantization.Int(8))
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def get_config():
@@ -39,8 +35,10 @@ def main(argv=None) -> dict:
     flags = task.options(__doc__, argv, steps=1500)
     run = task.Run(metric="accuracy", kernels=task.KERNELS, steps=flags.steps, as_json=flags.json)
     config = get_config()
-    model = task.Model(**config.model, dot_general=training.quantized_dot_general(INT8))
-    method = sparsity.methods.MdGf(recipe=RECIPE, stop=flags.steps * 7 // 10)
+    int8 = quantization.Scheme(weights=quantization.Int(8), activations=quantization.Int(8))
+    model = task.Model(**config.model, dot_general=training.quantized_dot_general(int8))
+    rules = recipe.Recipe.of(task.KERNELS, pattern=sparsity.NM(1, 4))
+    method = sparsity.methods.MdGf(recipe=rules, stop=flags.steps * 7 // 10)
     tx = method.wrap(make_optimizer(config, max(flags.steps, 2 * config.warmup)))
 
     mesh = Mesh(np.asarray(jax.devices()), ("data",))

@@ -9,11 +9,10 @@ digits, in seconds on one core.
 import jax
 import optax
 import task
-
 from gossamer import quantization, recipe, sparsity, training
 
-RULE = recipe.Rule(path=task.KERNELS, pattern=sparsity.NM(2, 4), weights=quantization.Int(4))
-METHOD = sparsity.methods.SRSTE(recipe=recipe.Recipe(rules=(RULE,)))
+RECIPE = recipe.Recipe.of(task.KERNELS, pattern=sparsity.NM(2, 4), weights=quantization.Int(4))
+METHOD = sparsity.methods.SRSTE(recipe=RECIPE)
 
 
 def main(argv=None) -> dict:
@@ -24,7 +23,7 @@ def main(argv=None) -> dict:
 
     @jax.jit
     def step(params, state, batch):
-        weights = training.fake_quantize(METHOD.weights(params, state), METHOD.recipe)
+        weights = training.fake_quantize(METHOD.weights(params, state), RECIPE)
         value, gradients = jax.value_and_grad(task.loss)(weights, batch)
         updates, state = optimizer.update(gradients, state, params, weights=weights)
         return optax.apply_updates(params, updates), state, value
@@ -34,7 +33,7 @@ def main(argv=None) -> dict:
     for number, batch in enumerate(task.batches(flags.steps)):
         params, state, value = step(params, state, batch)
         run.show(number, loss=value)
-    params = training.fake_quantize(METHOD.weights(params, state), METHOD.recipe)
+    params = training.fake_quantize(METHOD.weights(params, state), RECIPE)
     return run.finish(task.accuracy(params), params)
 
 

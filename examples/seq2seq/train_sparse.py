@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import optax
 import task
 from flax import struct
-
 from gossamer import recipe, sparsity
 
-RULE = recipe.Rule(path=task.KERNELS, pattern=sparsity.Unstructured(0.9))
+RECIPE = recipe.Recipe.of(task.KERNELS, pattern=sparsity.Unstructured(0.9))
 
 
 def learning_rate(step):
@@ -34,8 +33,7 @@ class Trainer:
     def __init__(self, model, steps):
         self.model, self.steps = model, steps
         schedule = sparsity.Cubic(start=steps // 10, stop=steps * 7 // 10, every=10)
-        rules = recipe.Recipe(rules=(RULE,))
-        self.method = sparsity.methods.GradualMagnitude(recipe=rules, schedule=schedule)
+        self.method = sparsity.methods.GradualMagnitude(recipe=RECIPE, schedule=schedule)
         self.tx = self.method.wrap(optax.adam(learning_rate))
         self._train_step = jax.jit(self._step)
 

@@ -86,6 +86,24 @@ class Recipe:
         if not self.rules:
             raise ValueError("A recipe needs at least one rule.")
 
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        *,
+        pattern: Pattern | None = None,
+        weights: Format | None = None,
+        activations: Format | None = None,
+    ) -> "Recipe":
+        r"""A recipe of one rule; see `Rule`.
+
+        Example:
+            >>> Recipe.of(r"layers\..*\.kernel", pattern=NM(2, 4)).rules[0].describe()
+            '2:4'
+        """
+        rule = Rule(path=path, pattern=pattern, weights=weights, activations=activations)
+        return cls(rules=(rule,))
+
     def match(self, paths: Iterable[str]) -> dict[str, Rule]:
         """Finds each path's rule; paths that no rule matches are not in the result.
 
