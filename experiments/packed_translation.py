@@ -7,7 +7,8 @@ Takes up (or makes) two runs of `translation_ranking.py`, seed 0: dense, and the
 `translation-1:4-int4`. The sparse one is packed by its recipe, saved, loaded, and translates the
 2,798 sentences held out through the native kernels; its BLEU is set beside that of its training
 numerics, which round the same weights in floats. Then dense and packed translate in turns, in
-batches of 64 and one sentence at a time.
+batches of 64 and one sentence at a time; and so do models of Flan-T5-small's sizes with random
+weights, a token at a time, where weights no longer fit in the processor's cache.
 
 Hardware: one core, five minutes when the runs are there. Expected: the same BLEU but for sentences
 in which the rounding of sums decides between two words; 1:4 int4 is 1.5 bits a weight of the
@@ -21,19 +22,36 @@ import statistics
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from translation_ranking import PACKED, Run
 
 from gossamer import compress, load
 from gossamer.evaluation import bleu
 from gossamer.inference import generate
+from gossamer.inference.encoder_decoder import EncoderDecoderRunner
 from gossamer.kernels import processor
-from gossamer.loading import Checkpoint, save
+from gossamer.loading import Checkpoint, Tensor, save
+from gossamer.models import T5Config, parameter_shapes
 from gossamer.packing import Packed, model_bytes
 from gossamer.sparsity import NM
 from gossamer.training import PairCorpus, as_checkpoint, read_corpus, train, translations
 
 ROUNDS, ALONE = 3, 40  # rounds of the timing; sentences translated one at a time
+NEW = 48  # tokens of the timing with random weights
+FLAN_T5_SMALL = T5Config(
+    vocab_size=32128,
+    hidden_size=512,
+    intermediate_size=1024,
+    num_layers=8,
+    num_decoder_layers=8,
+    num_heads=6,
+    head_dim=64,
+    activation="gated-gelu",
+    tied=False,
+    scaled_output=False,
+)
 DENSE_RUN, PACKED_RUN = Run("dense", None, 0), Run(PACKED, NM(1, 4), 0)
 
 
@@ -68,6 +86,59 @@ def seconds_of(
         if (made := generate(checkpoint, source, max_tokens=64)).decode_tokens_per_second
     ]
     return whole, 1 / statistics.median(rates)
+
+
+def of_flan_t5_small() -> Checkpoint:
+    """A model of its sizes with random weights."""
+    draw = np.random.default_rng(0)
+
+    def weight(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        if path.endswith("scale"):
+            return np.ones(shape, np.float32)
+        return draw.normal(0, shape[0] ** -0.5, shape).astype(np.float32)
+
+    arrays = {path: weight(path, shape) for path, shape in parameter_shapes(FLAN_T5_SMALL).items()}
+    return Checkpoint(
+        config=FLAN_T5_SMALL,
+        tensors={
+            path: Tensor(array.shape, array.dtype, lambda array=array: array)
+            for path, array in arrays.items()
+        },
+        tokenizer=None,
+        source={"name": "Flan-T5-small's sizes, random weights"},
+        hf_config=FLAN_T5_SMALL.to_hf(),
+    )
+
+
+def token_seconds(runner: EncoderDecoderRunner) -> float:
+    """The median time of a token, behind a text of 32."""
+    token = jnp.int32(5)
+    _, progress = runner.prefill([5] * 32, 32 + NEW)
+    times = []
+    for _ in range(NEW):
+        begin = time.perf_counter()
+        logits, progress = runner.step(token, progress)
+        jax.block_until_ready(logits)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def large() -> dict[str, dict[str, float]]:
+    """Bytes and speed at Flan-T5-small's sizes."""
+    dense = of_flan_t5_small()
+    packed = compress(dense, "1:4-int4", method="magnitude")
+    models = {"dense": dense, "1:4 int4": packed}
+    runners = {name: EncoderDecoderRunner(model) for name, model in models.items()}
+    for runner in runners.values():
+        runner.compile(32, 32 + NEW)
+    rounds = [{name: token_seconds(runner) for name, runner in runners.items()} for _ in range(5)]
+    return {
+        name: {
+            "bytes": sum(model.read(path).nbytes for path in model.paths),
+            "token_ms_alone": 1e3 * min(each[name] for each in rounds),
+        }
+        for name, model in models.items()
+    }
 
 
 def main() -> None:
@@ -106,7 +177,11 @@ def main() -> None:
     for name, row in rows.items():
         batch, alone = zip(*timed[name], strict=True)
         row |= {"seconds_in_batches": min(batch), "token_ms_alone": 1e3 * min(alone)}
-    result = {"processor": dataclasses.asdict(processor.read()), "rows": rows}
+    result = {
+        "processor": dataclasses.asdict(processor.read()),
+        "rows": rows,
+        "flan_t5_small_sizes": large(),
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "packed-translation.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
