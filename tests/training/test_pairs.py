@@ -200,8 +200,8 @@ def test_what_a_run_cannot_learn_from_is_refused(tmp_path):
         data.check(run(model=small))
     with pytest.raises(ValueError, match=r"ends texts with \[1\], and the model with token 5"):
         data.check(run(model=dataclasses.replace(MODEL, end_id=5)))
-    with pytest.raises(ValueError, match=r"None of the .* pairs to learn from fits in 2 tokens"):
-        data.examples(run(context=2))
+    with pytest.raises(ValueError, match=r"None of the .* pairs to learn from fits in 1 tokens"):
+        data.examples(run(context=1))
     with pytest.warns(UserWarning, match="pairs to learn from are longer than 6 tokens"):
         data.examples(run(context=6))
     with pytest.raises(ValueError, match=r"No file of pairs is named: .* as --data"):
