@@ -17,13 +17,13 @@ decay is before SR-STE.
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import journal
 import numpy as np
 
 from gossamer.data import Images
@@ -141,12 +141,6 @@ def measure(run: Run, corpus: ImageCorpus) -> dict[str, Any]:
     }
 
 
-def finished(file: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The runs whose lines are there, by key."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {(row := json.loads(line))["key"]: row for line in lines}
-
-
 HEAD = """# Accuracy on images against sparsity, measured
 
 `experiments/image_sparsity.py --images signs64.npz --out docs/results/` writes this page. A vision
@@ -205,13 +199,10 @@ def main() -> None:
     file = args.out / "image-sparsity.jsonl"
     corpus = functools.cache(lambda: read(args.images))
     for run in runs(args.seeds):
-        if run.key in finished(file):
+        if run.key in journal.finished(file):
             continue
-        row = measure(run, corpus())
-        with file.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-    report(list(finished(file).values()), args.out)
+        journal.add(file, measure(run, corpus()))
+    report(list(journal.finished(file).values()), args.out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ at 1:16 exponential decay beats SR-STE, which beats STE; at 2:4 they are level.
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
 import statistics
 import time
@@ -25,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import journal
 import nm_ranking_report
 
 from gossamer.models import OptConfig
@@ -238,12 +238,6 @@ def behaviour(history: list[dict[str, int | float]], steps: int) -> dict[str, An
     }
 
 
-def finished(file: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The runs whose lines are there, by key."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {(row := json.loads(line))["key"]: row for line in lines}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -255,13 +249,10 @@ def main() -> None:
     file = args.out / "nm-training.jsonl"
     corpus = functools.cache(lambda: read_corpus(DataConfig()))
     for run in runs(args.seeds):
-        if run.key in finished(file):
+        if run.key in journal.finished(file):
             continue
-        row = measure(run, corpus())
-        with file.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-        print(json.dumps({k: v for k, v in row.items() if k != "curves"}), flush=True)
-    rows: Mapping[str, dict[str, Any]] = finished(file)
+        journal.add(file, measure(run, corpus()))
+    rows: Mapping[str, dict[str, Any]] = journal.finished(file)
     nm_ranking_report.write(list(rows.values()), args.out)
 
 

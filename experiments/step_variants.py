@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import journal
 import nm_ranking
 import numpy as np
 
@@ -246,13 +247,10 @@ def main() -> None:
     file = args.out / "step-variants.jsonl"
     corpus = functools.cache(lambda: read_corpus(DataConfig()))
     for run in runs(args.seeds):
-        if run.key in nm_ranking.finished(file):
+        if run.key in journal.finished(file):
             continue
-        row = measure(run, corpus(), args.work)
-        with file.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-    rows = [*of_the_ranking(args.out / "nm-training.jsonl"), *nm_ranking.finished(file).values()]
+        journal.add(file, measure(run, corpus(), args.work))
+    rows = [*of_the_ranking(args.out / "nm-training.jsonl"), *journal.finished(file).values()]
     report(rows, args.out)
 
 

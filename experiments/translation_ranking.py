@@ -18,12 +18,13 @@ exponential decay is before SR-STE, and at 2:4 they are level.
 import argparse
 import dataclasses
 import functools
-import json
 import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import journal
 
 from gossamer.plots import Bar, bar_panels
 from gossamer.recipe import Recipe
@@ -109,12 +110,6 @@ def measure(run: Run, corpus: Corpus, pairs: str, work: pathlib.Path) -> dict[st
     }
 
 
-def finished(file: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """The runs whose lines are there, by key."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {(row := json.loads(line))["key"]: row for line in lines}
-
-
 HEAD = """# N:M training on translation, measured
 
 `experiments/translation_ranking.py --pairs deu.txt.xz --out docs/results/` writes this page. An
@@ -189,13 +184,10 @@ def main() -> None:
     config = runs([0])[0].config(args.pairs)
     corpus = functools.cache(lambda: read_corpus(config.data))
     for run in runs(args.seeds):
-        if run.key in finished(file):
+        if run.key in journal.finished(file):
             continue
-        row = measure(run, corpus(), args.pairs, args.work)
-        with file.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-    report(list(finished(file).values()), args.out)
+        journal.add(file, measure(run, corpus(), args.pairs, args.work))
+    report(list(journal.finished(file).values()), args.out)
 
 
 if __name__ == "__main__":
