@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossamer.data import Pair, Tokenizer, split_pairs
+from gossamer.data import Pair, Tokenizer, pack_pairs, split_pairs
 from gossamer.evaluation import bleu
 from gossamer.models import T5Config, T5Inputs, build
 from gossamer.recipe import Recipe, Rule
@@ -30,7 +30,6 @@ from gossamer.training import (
     train,
     translations,
 )
-from gossamer.training.corpora.pairs import pack
 from tests.training.runs import run as text_run
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf"}
@@ -80,7 +79,7 @@ TOKENS = st.lists(st.integers(2, 9), max_size=7)
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=30))
 def test_packed_rows_hold_every_pair_once_and_in_order(tokens):
-    rows = pack(tokens, 8, start_id=0, end_id=1)
+    rows = pack_pairs(tokens, 8, start_id=0, end_id=1)
     found = []
     for row in range(len(rows.source)):
         assert rows.source_segments[row].max() == rows.target_segments[row].max()
@@ -188,8 +187,8 @@ def test_what_a_run_cannot_learn_from_is_refused(tmp_path):
         data.check(run(model=small))
     with pytest.raises(ValueError, match=r"ends texts with \[1\], and the model with token 5"):
         data.check(run(model=dataclasses.replace(MODEL, end_id=5)))
-    with pytest.raises(ValueError, match=r"None of the .* pairs to learn from fits in 2 tokens"):
-        data.examples(run(context=2))
+    with pytest.raises(ValueError, match=r"None of the .* pairs to learn from fits in 1 tokens"):
+        data.examples(run(context=1))
     with pytest.warns(UserWarning, match="pairs to learn from are longer than 6 tokens"):
         data.examples(run(context=6))
     with pytest.raises(ValueError, match=r"No file of pairs is named: .* as --data"):
