@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gossamer.data import Pair, Tokenizer, pack_pairs, split_pairs
 from gossamer.evaluation import bleu
-from gossamer.models import T5Config, T5Inputs, build
+from gossamer.models import T5Config, T5Inputs, build, parameter_shapes
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM
 from gossamer.sparsity.methods import SRSTE
@@ -196,6 +196,16 @@ def test_what_a_run_cannot_learn_from_is_refused(tmp_path):
     (tmp_path / "pairs.tsv").write_text("a\tb\n")
     with pytest.raises(ValueError, match=r"no tokenizer.json in .*; name a model's folder"):
         read_corpus(PairsConfig(pairs=str(tmp_path / "pairs.tsv"), tokenizer=str(tmp_path)))
+
+
+def test_weights_of_another_model_are_refused_and_the_folder_stays_as_it_was(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    shapes = parameter_shapes(dataclasses.replace(MODEL, intermediate_size=128))
+    params = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    message = r"Parameters are not those of the model: \['decoder\.layers\.0\.mlp\.down_proj"
+    with pytest.raises(ValueError, match=message):
+        train(run(), folder=tmp_path, corpus=corpus(), params=params)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["notes.txt"]
 
 
 def test_models_and_data_of_different_kinds_are_refused():

@@ -53,8 +53,10 @@ def pack_pairs(pairs: Sequence[PairTokens], length: int, *, start_id: int, end_i
 
     Example:
         >>> rows = pack_pairs([([5], [6, 7]), ([8], [9])], 5, start_id=0, end_id=1)
-        >>> print(rows.source, rows.target, rows.labels, rows.target_segments)
-        [[5 1 8 1 0]] [[0 6 7 0 9]] [[6 7 1 9 1]] [[1 1 1 2 2]]
+        >>> print(*rows.source[0], "to", *rows.labels[0], "behind", *rows.target[0])
+        5 1 8 1 0 to 6 7 1 9 1 behind 0 6 7 0 9
+        >>> print(*rows.source_segments[0], "and", *rows.target_segments[0])
+        1 1 2 2 0 and 1 1 1 2 2
 
     Source: Raffel et al. 2020, arXiv 1910.10683, section 3.1.2 packs pairs alike.
     """
