@@ -1,9 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from gossamer.training import PRESETS
+from tests.compression.tiny_t5 import random_pairs, write_pairs
 from tests.training.runs import RECIPE, run
 
 
@@ -72,3 +75,125 @@ def test_wrong_use_is_told_before_anything_is_done(gossamer, tmp_path):
         got = gossamer("train", *arguments)
         assert got.status == 2
         assert message in " ".join(got.err.split())
+
+
+def written(folder, name, **changes):
+    """A YAML file of a run of a few steps."""
+    data = run(steps=3).to_dict() | changes
+    given = {key: value for key, value in data.items() if value is not None}
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(given))
+    return file
+
+
+@pytest.fixture
+def translation(tmp_path):
+    """A run of a tiny encoder-decoder, whose pairs are named by --data."""
+    model = {"type": "T5Config", "vocab_size": 272, "hidden_size": 32, "intermediate_size": 64}
+    model |= {"num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "head_dim": 16}
+    data = {"type": "PairsConfig", "vocab_size": 272, "held_out": 0.3}
+    return written(tmp_path, "translation", model=model, data=data, context=40)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A run of a tiny vision transformer."""
+    model = {"type": "ViTConfig", "image_size": [8, 8], "patch_size": [4, 4], "channels": 1}
+    model |= {"hidden_size": 32, "intermediate_size": 64, "num_layers": 1, "num_heads": 2}
+    data = {"type": "ImagesConfig", "channels": 1}
+    changes = {"model": model | {"num_classes": 10}, "data": data, "context": None}
+    return written(tmp_path, "digits", evaluation_windows=8, **changes)
+
+
+def contents(folder):
+    """All files and their bytes."""
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def refused(gossamer, *arguments):
+    """What is said on standard error by a command that fails."""
+    outcome = gossamer("train", *arguments)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "Unexpected" not in outcome.err
+    return " ".join(outcome.err.split())
+
+
+def test_translation_learns_from_the_pairs_of_data_and_tells_its_bleu(
+    gossamer, translation, tmp_path
+):
+    pairs = write_pairs(tmp_path / "pairs.tsv", random_pairs(30))
+    command = ("train", translation, "--data", pairs, "--out", tmp_path / "run")
+    got = gossamer(*command, "--json").json()
+    assert 0 <= got["bleu"] <= 100
+    assert got["signature"].startswith("nrefs:")
+    assert 0 < got["sentences"] < 30
+    again = gossamer("eval", got["model"], "--pairs", pairs, "--sentences", 2, "--json").json()
+    assert again["sentences"] == 2
+    shown = gossamer(*command, "--resume")
+    assert f"BLEU {got['bleu']:.2f} on {got['sentences']} sentences held out" in shown.out
+
+
+def test_a_vision_transformer_learns_digits_and_eval_takes_it(gossamer, digits, tmp_path):
+    got = gossamer("train", digits, "--out", tmp_path / "run", "--json").json()
+    assert "bleu" not in got
+    assert 0 <= got["accuracy"] <= 1
+    found = gossamer("eval", got["model"], "--images", "digits", "--json").json()
+    assert found["images"] == 1797
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "pairs.tsv is empty"),
+        ("\n\n", "there is none; each line needs two texts and a tab"),
+        ("hello\nhe\n", "each line needs two texts with a tab between them, and not so line 1"),
+        ("a\tb\n", "it has no pairs"),
+    ],
+)
+def test_files_without_pairs_are_refused(gossamer, translation, tmp_path, text, message):
+    (tmp_path / "pairs.tsv").write_text(text)
+    arguments = (translation, "--data", tmp_path / "pairs.tsv", "--out", tmp_path / "run")
+    assert message in refused(gossamer, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_do_not_do_are_refused(gossamer, digits, tmp_path):
+    for index, size in enumerate([(8, 8), (8, 9)]):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "mixed" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("L", size).save(folder / f"{index}.png")
+    pixels = np.zeros((6, 8, 8), np.uint8)
+    np.savez(tmp_path / "minus.npz", x=pixels, y=np.array([0, 1, 2, -3, 4, 5]))
+    np.savez(tmp_path / "large.npz", x=np.zeros((20, 9, 9), np.uint8), y=np.arange(20) % 2)
+    np.savez(tmp_path / "many.npz", x=np.repeat(pixels, 6, 0), y=np.arange(36) // 3)
+    for source, message in {
+        "mixed": "Images differ in size: ",
+        "minus.npz": "y[3] is -3, outside the 6 classes from 0 on",
+        "many.npz": "they are of 12 classes, and the model tells only 10 apart",
+        "large.npz": "they have (9, 9, 1) pixels and channels, and the model takes (8, 8, 1)",
+        "nothing.npz": "nothing.npz",
+    }.items():
+        arguments = (digits, "--data", tmp_path / source, "--out", tmp_path / "run")
+        assert message in refused(gossamer, *arguments)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_model_is_not_resumed_and_stays_as_it_was(
+    gossamer, config, digits, tmp_path
+):
+    out = tmp_path / "run"
+    assert gossamer("train", config, "--out", out).status == 0
+    (out / "notes.txt").write_text("mine")
+    before = contents(out)
+    data = yaml.safe_load(config.read_text())
+    data["model"]["intermediate_size"] = 128
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(yaml.safe_dump(data))
+    said = refused(gossamer, wider, "--out", out, "--resume")
+    assert "belongs to another run, with model.intermediate_size: 64, not 128" in said
+    assert contents(out) == before
+    said = refused(gossamer, digits, "--out", out, "--resume")
+    assert "belongs to another run, with" in said
+    assert contents(out) == before
+    assert gossamer("train", config, "--out", out, "--resume").status == 0

@@ -10,9 +10,9 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossamer.data import Pair, Tokenizer, split_pairs
+from gossamer.data import Pair, Tokenizer, pack_pairs, split_pairs
 from gossamer.evaluation import bleu
-from gossamer.models import T5Config, T5Inputs, build
+from gossamer.models import T5Config, T5Inputs, build, parameter_shapes
 from gossamer.recipe import Recipe, Rule
 from gossamer.sparsity import NM
 from gossamer.sparsity.methods import SRSTE
@@ -31,7 +31,6 @@ from gossamer.training import (
     train,
     translations,
 )
-from gossamer.training.corpora.pairs import pack
 from tests.training.runs import run as text_run
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf"}
@@ -81,7 +80,7 @@ TOKENS = st.lists(st.integers(2, 9), max_size=7)
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=30))
 def test_packed_rows_hold_every_pair_once_and_in_order(tokens):
-    rows = pack(tokens, 8, start_id=0, end_id=1)
+    rows = pack_pairs(tokens, 8, start_id=0, end_id=1)
     found = []
     for row in range(len(rows.source)):
         assert rows.source_segments[row].max() == rows.target_segments[row].max()
@@ -209,6 +208,16 @@ def test_what_a_run_cannot_learn_from_is_refused(tmp_path):
     (tmp_path / "pairs.tsv").write_text("a\tb\n")
     with pytest.raises(ValueError, match=r"no tokenizer.json in .*; name a model's folder"):
         read_corpus(PairsConfig(pairs=str(tmp_path / "pairs.tsv"), tokenizer=str(tmp_path)))
+
+
+def test_weights_of_another_model_are_refused_and_the_folder_stays_as_it_was(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    shapes = parameter_shapes(dataclasses.replace(MODEL, intermediate_size=128))
+    params = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    message = r"Parameters are not those of the model: \['decoder\.layers\.0\.mlp\.down_proj"
+    with pytest.raises(ValueError, match=message):
+        train(run(), folder=tmp_path, corpus=corpus(), params=params)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["notes.txt"]
 
 
 def test_models_and_data_of_different_kinds_are_refused():

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from gossamer.cli.console import Command, Console, WrongUseError, arguments, check_free
-from gossamer.cli.models import check_images_option
+from gossamer.cli.console import (
+    Command,
+    Console,
+    WrongUseError,
+    arguments,
+    check_free,
+    check_sentences,
+)
+from gossamer.cli.models import evaluation_pairs, judged_by
 from gossamer.cli.texts import evaluation_windows
 
 if TYPE_CHECKING:
-    from gossamer.compression import Evaluation, Method
-    from gossamer.data import Images
+    from gossamer.compression import EvaluationData, Method
+    from gossamer.loading import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,11 +69,11 @@ class Compress(Command):
     calibration: str | None = None
     """Text file whose activations guide the methods, and by which output errors are measured.
     Without it, all methods but rtn, magnitude and random read a text that every Python has. For a
-    vision model images, as --images takes them."""
+    vision model images, as --images takes them; for an encoder-decoder pairs, as --pairs does."""
     sequences: int = 64
-    """Calibration sequences, or images."""
+    """Calibration sequences, images, or rows of pairs."""
     sequence_length: int = 512
-    """Tokens of a calibration sequence."""
+    """Tokens of a calibration sequence, or of a row of pairs on either side."""
     seed: int = 0
     """Decides which sequences are drawn, and what the random method draws."""
     text: str | None = None
@@ -79,6 +86,11 @@ class Compress(Command):
     images: str | None = None
     """Labelled images for a vision model's accuracy before and after: a folder with a sub-folder
     for each class, an .npz with x and y, or the word digits. Without it, accuracy is left out."""
+    pairs: str | None = None
+    """Pairs for an encoder-decoder's BLEU before and after: a text file with two columns and a tab
+    between them. Without it, BLEU is left out."""
+    sentences: int | None = None
+    """How many different sentences of the pairs, from the start of the file. Without it, all."""
     overwrite: bool = False
     """Replace the output folder; it stays whole until the new one is complete."""
 
@@ -87,22 +99,15 @@ class Compress(Command):
         check_free(self.out, self.overwrite)
         if min(self.sequences, self.sequence_length) < 1 or self.windows < 0:
             raise WrongUseError("--sequences and --sequence-length need 1 or more, --windows 0.")
+        check_sentences(self.sentences, self.pairs)
         from gossamer.compression import one_shot
-        from gossamer.evaluation import model_images
         from gossamer.loading import load
-        from gossamer.models import decoder_config
         from gossamer.recipe import Recipe
 
         with arguments():
             recipe = Recipe.load(self.recipe)
             method = self._method()
         checkpoint = load(self.model)
-        evaluation: Evaluation | Images | None = None
-        if check_images_option(checkpoint, self.images, self.text):
-            evaluation = model_images(checkpoint, self.images) if self.images else None
-        elif self.windows:
-            context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
-            evaluation = evaluation_windows(checkpoint, self.text, context, self.windows)
         _, report = one_shot(
             checkpoint,
             recipe,
@@ -113,10 +118,26 @@ class Compress(Command):
             seed=self.seed,
             out=self.out,
             overwrite=self.overwrite,
-            evaluation=evaluation,
+            evaluation=self._evaluation(checkpoint),
             progress=console.stage,
         )
         return report.to_dict()
+
+    def _evaluation(self, checkpoint: "Checkpoint") -> "EvaluationData | None":
+        """What the model is judged by before and after; None where nothing was given for it."""
+        from gossamer.evaluation import model_images
+        from gossamer.models import decoder_config
+
+        judge = judged_by(checkpoint, text=self.text, images=self.images, pairs=self.pairs)
+        if judge == "images":
+            return model_images(checkpoint, self.images) if self.images else None
+        if judge == "pairs":
+            found = self.pairs
+            return evaluation_pairs(checkpoint, found, self.sentences) if found else None
+        if not self.windows:
+            return None
+        context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
+        return evaluation_windows(checkpoint, self.text, context, self.windows)
 
     def _method(self) -> "Method | None":
         """The method with the settings that were given."""
@@ -151,6 +172,11 @@ class Compress(Command):
             console.out.print(
                 f"accuracy {change['before']:.2%} before, {change['after']:.2%} after "
                 f"({change['images']} images of {change['source']})"
+            )
+        if change := result["bleu"]:
+            console.out.print(
+                f"BLEU {change['before']:.2f} before, {change['after']:.2f} after "
+                f"({change['sentences']} sentences of {change['source']}, {change['signature']})"
             )
         if result["rescaled"]:
             console.out.print(f"{len(result['rescaled'])} tensors without a rule rescaled")

@@ -54,6 +54,14 @@ def check_free(out: pathlib.Path, overwrite: bool) -> None:
         raise WrongUseError(f"The output folder {out} exists; choose another, or add --overwrite.")
 
 
+def check_sentences(count: int | None, pairs: str | None) -> None:
+    """Refuses a number of sentences that is none, or is of no pairs."""
+    if count is not None and pairs is None:
+        raise WrongUseError("--sentences counts those of --pairs: give a file of pairs too.")
+    if count is not None and count < 1:
+        raise WrongUseError(f"--sentences needs 1 or more, got {count}.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
     """What every command has: its options, its work, and how its result is shown.

@@ -1,4 +1,4 @@
-"""`gossamer generate`: a model continues a text."""
+"""`gossamer generate`: a model continues a text, or writes another for it."""
 
 import dataclasses
 import sys
@@ -12,7 +12,8 @@ from gossamer.cli.models import Activations, open_model
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Command):
-    """Continue a text, greedily unless a temperature is given.
+    """Continue a text, greedily unless a temperature is given. An encoder-decoder does not continue
+    the text: it writes another for it, such as its translation.
 
     Example: gossamer generate small --prompt "The capital of France is" --max-tokens 64
     """
@@ -21,7 +22,8 @@ class Generate(Command):
     """A saved model, a Hugging Face folder or hub id, a .gguf or llama2.c .bin file, or the word
     smollm2."""
     prompt: str
-    """The text to continue, or with --chat the message to answer."""
+    """The text to continue, or with --chat the message to answer; for an encoder-decoder the text
+    to read."""
     max_tokens: int = 64
     """New tokens at most."""
     temperature: float = 0.0

@@ -5,11 +5,12 @@ Masks, formats and bytes come from `gossamer.sparsity`, `gossamer.quantization` 
 """
 
 from gossamer.compression.calibration import Calibration
-from gossamer.compression.compress import Evaluation, compress, one_shot
+from gossamer.compression.compress import compress, one_shot
 from gossamer.compression.hessian import gram, inverse_factor
 from gossamer.compression.image_calibration import ImageCalibration
 from gossamer.compression.job import CalibrationData, select_kernels
 from gossamer.compression.kernel import KernelReport
+from gossamer.compression.measure import Evaluation, EvaluationData, PairEvaluation
 from gossamer.compression.methods import (
     AWQ,
     GPTQ,
@@ -34,8 +35,9 @@ from gossamer.compression.methods import (
     sparsegpt,
     wanda_mask,
 )
+from gossamer.compression.pair_calibration import PairCalibration
 from gossamer.compression.pytree import compress_pytree
-from gossamer.compression.report import AccuracyChange, PerplexityChange, Report
+from gossamer.compression.report import AccuracyChange, BleuChange, PerplexityChange, Report
 
 __all__ = [
     "AWQ",
@@ -44,14 +46,18 @@ __all__ = [
     "OBR",
     "RTN",
     "AccuracyChange",
+    "BleuChange",
     "Calibration",
     "CalibrationData",
     "Evaluation",
+    "EvaluationData",
     "ImageCalibration",
     "KernelReport",
     "Magnitude",
     "Method",
     "MethodName",
+    "PairCalibration",
+    "PairEvaluation",
     "PerplexityChange",
     "Random",
     "Report",

@@ -1,25 +1,30 @@
 """The front door of one-shot compression: a model in, a smaller model and a report out."""
 
-import contextlib
-import dataclasses
 import math
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
-
-import numpy as np
-from jaxtyping import Int
 
 from gossamer.compression.calibration import BUILTIN, Calibration
 from gossamer.compression.image_calibration import ImageCalibration
 from gossamer.compression.job import CalibrationData, Job
 from gossamer.compression.kernel import KernelReport
+from gossamer.compression.measure import (
+    Change,
+    Clock,
+    EvaluationData,
+    Progress,
+    check_evaluation,
+    measure,
+    silent,
+)
 from gossamer.compression.methods import Method, MethodName, make_method
 from gossamer.compression.one_shot import Sink, run
+from gossamer.compression.pair_calibration import PairCalibration
 from gossamer.compression.pytree import compress_pytree
 from gossamer.compression.report import (
     AccuracyChange,
+    BleuChange,
     PerplexityChange,
     Report,
     peak_memory_bytes,
@@ -29,40 +34,14 @@ from gossamer.compression.report import (
 from gossamer.compression.sinks import FolderSink, MemorySink
 from gossamer.data import Images
 from gossamer.evaluation import (
-    accuracy,
-    accuracy_steps,
-    check_images,
-    check_windows,
     model_images,
-    perplexity,
 )
 from gossamer.loading import Checkpoint
-from gossamer.models import ViTConfig, decoder_config
+from gossamer.models import T5Config, ViTConfig, decoder_config
 from gossamer.packing import model_bytes
 from gossamer.recipe import Recipe, Rule
 
 Model = TypeVar("Model")
-Progress = Callable[[str, int], Callable[[], None]]
-"""Told a stage and its number of steps; returns what is called after each step."""
-
-
-def _silent(_stage: str, _steps: int) -> Callable[[], None]:
-    return lambda: None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The windows on which perplexity is measured before and after.
-
-    Attributes:
-        text: name of the text.
-        tokens: the windows.
-        before: perplexity of the dense model on them where it is known; None measures it.
-    """
-
-    text: str
-    tokens: Int[np.ndarray, "windows context"]
-    before: float | None = None
 
 
 def compress(
@@ -88,7 +67,8 @@ def compress(
             "builtin" where the method needs one. A text is cut into 64 sequences of 512 tokens.
             For a vision model images: a folder, an `.npz` or "digits" (see
             `gossamer.data.read_images`), `Images`, of which 64 are drawn, or an
-            `ImageCalibration`.
+            `ImageCalibration`. For an encoder-decoder a file of pairs (see
+            `gossamer.data.read_pairs`), packed in 64 rows of 512 tokens, or a `PairCalibration`.
         seed: for the choice of calibration inputs and for methods that draw.
         reduction_axis: of a pytree's kernels: 0 where they are `[in, out]`, 1 where they are
             `[out, in]` (Equinox, PyTorch).
@@ -98,7 +78,7 @@ def compress(
 
     Raises:
         ValueError: the recipe does not suit the model, a weight or an activation is not finite,
-            the calibration text is too short, or the images are not for the model.
+            the calibration text is too short, or the images or pairs are not for the model.
     """
     recipe = Recipe.load(recipe)
     if isinstance(model, str | pathlib.Path):
@@ -129,8 +109,8 @@ def one_shot(
     seed: int = 0,
     out: pathlib.Path | None = None,
     overwrite: bool = False,
-    evaluation: Evaluation | Images | None = None,
-    progress: Progress = _silent,
+    evaluation: EvaluationData | None = None,
+    progress: Progress = silent,
 ) -> tuple[Checkpoint, Report]:
     """Compresses a model and reports on it.
 
@@ -139,14 +119,15 @@ def one_shot(
         recipe: what is done to which weights.
         method: as in `compress`.
         calibration: as in `compress`.
-        sequences: calibration sequences cut from a text, or images drawn from those given.
-        sequence_length: tokens of a sequence.
+        sequences: calibration sequences cut from a text, rows of pairs, or images drawn from
+            those given.
+        sequence_length: tokens of a sequence or a row.
         seed: as in `compress`.
         out: folder for the result; None keeps it in memory. An interrupted run resumes at the
             block where it stopped when it is asked for the same again.
         overwrite: replace `out` when it exists; it stays whole until the new one is complete.
-        evaluation: windows for the perplexity before and after, or images for the accuracy; None
-            leaves it out.
+        evaluation: windows for the perplexity before and after, images for the accuracy, or pairs
+            for BLEU; None leaves it out.
         progress: see `Progress`.
 
     Returns:
@@ -156,23 +137,16 @@ def one_shot(
         ValueError: as in `compress`; windows or images are not for this model; `out` exists and
             `overwrite` is not set.
     """
-    clock = _Clock()
+    clock = Clock()
     job = _job(checkpoint, recipe, method, calibration, sequences, sequence_length, seed)
     rules = job.rules()
-    if isinstance(evaluation, Images):
-        check_images(checkpoint, evaluation)
-    elif evaluation is not None:
-        check_windows(checkpoint, evaluation.tokens)
+    check_evaluation(checkpoint, evaluation)
     sink: Sink = MemorySink(job) if out is None else FolderSink(job, out, overwrite=overwrite)
     steps = checkpoint.config.num_blocks + 1
     with clock.stage("compress"):
         kernels = run(job, sink, progress(f"{recipe.name}, {job.method.name}", steps))
         compressed = sink.finish()
-    change = None
-    if isinstance(evaluation, Images):
-        change = _measure_accuracy(checkpoint, compressed, evaluation, clock, progress)
-    elif evaluation is not None:
-        change = _measure(checkpoint, compressed, evaluation, clock, progress)
+    change = measure(checkpoint, compressed, evaluation, clock, progress)
     report = _report(job, rules, compressed, kernels, change, out, clock.seconds)
     if out is not None:
         write_report(report, out)
@@ -192,11 +166,20 @@ def _job(
         method = "sparsegpt" if any(rule.pattern for rule in recipe.rules) else "rtn"
     if not isinstance(method, Method):
         method = make_method(method, {})
-    vision = isinstance(checkpoint.config, ViTConfig)
-    if calibration is None and method.calibrated and not vision:
+    config = checkpoint.config
+    if calibration is None and method.calibrated and not isinstance(config, ViTConfig | T5Config):
         calibration = BUILTIN
-    if isinstance(calibration, str | pathlib.Path) and vision:
+    if isinstance(calibration, str | pathlib.Path) and isinstance(config, ViTConfig):
         calibration = model_images(checkpoint, calibration)
+    if isinstance(calibration, str | pathlib.Path) and isinstance(config, T5Config):
+        calibration = PairCalibration.from_pairs(
+            calibration,
+            checkpoint.require_tokenizer(),
+            count=sequences,
+            length=sequence_length,
+            seed=seed,
+            config=config,
+        )
     if isinstance(calibration, Images):
         processing = checkpoint.require_image_processing()
         calibration = ImageCalibration.from_images(
@@ -204,7 +187,7 @@ def _job(
         )
     if isinstance(calibration, str | pathlib.Path):
         tokenizer = checkpoint.require_tokenizer()
-        limit = decoder_config(checkpoint.config).max_positions
+        limit = decoder_config(config).max_positions
         if sequence_length > limit:
             raise ValueError(
                 f"Calibration sequences of {sequence_length} tokens are longer than the {limit} "
@@ -222,68 +205,12 @@ def _job(
     )
 
 
-class _Clock:
-    """Wall time by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-
-
-def _measure(
-    dense: Checkpoint,
-    compressed: Checkpoint,
-    evaluation: Evaluation,
-    clock: _Clock,
-    progress: Progress,
-) -> PerplexityChange:
-    steps = dense.config.num_blocks
-    before = evaluation.before
-    if before is None:
-        with clock.stage("perplexity before"):
-            advance = progress("perplexity before", steps)
-            before = perplexity(dense, evaluation.tokens, advance).perplexity
-    with clock.stage("perplexity after"):
-        after = perplexity(compressed, evaluation.tokens, progress("perplexity after", steps))
-    return PerplexityChange(
-        text=evaluation.text,
-        context=after.context,
-        windows=after.windows,
-        predictions=after.predictions,
-        before=before,
-        after=after.perplexity,
-    )
-
-
-def _measure_accuracy(
-    dense: Checkpoint, compressed: Checkpoint, images: Images, clock: _Clock, progress: Progress
-) -> AccuracyChange:
-    steps = accuracy_steps(dense, images)
-    with clock.stage("accuracy before"):
-        before = accuracy(dense, images, progress("accuracy before", steps))
-    with clock.stage("accuracy after"):
-        after = accuracy(compressed, images, progress("accuracy after", steps))
-    return AccuracyChange(
-        source=images.source,
-        images=len(images),
-        before=before.accuracy,
-        after=after.accuracy,
-        cross_entropy_before=before.cross_entropy,
-        cross_entropy_after=after.cross_entropy,
-    )
-
-
 def _report(
     job: Job,
     rules: Mapping[str, Rule],
     compressed: Checkpoint,
     kernels: list[KernelReport],
-    change: PerplexityChange | AccuracyChange | None,
+    change: Change | None,
     out: pathlib.Path | None,
     seconds: dict[str, float],
 ) -> Report:
@@ -304,6 +231,7 @@ def _report(
         bits_per_weight=8 * held / parameters,
         perplexity=change if isinstance(change, PerplexityChange) else None,
         accuracy=change if isinstance(change, AccuracyChange) else None,
+        bleu=change if isinstance(change, BleuChange) else None,
         kernels=kernels,
         rescaled=rescaled,
         untouched=[path for path in job.checkpoint.paths if path not in touched],

@@ -8,15 +8,17 @@ from gossamer.compression.calibration import Calibration
 from gossamer.compression.image_calibration import ImageCalibration
 from gossamer.compression.kernel import kernel_method
 from gossamer.compression.methods import Method
+from gossamer.compression.pair_calibration import PairCalibration
 from gossamer.compression.rescale import rescalable, sources
 from gossamer.loading import Checkpoint
-from gossamer.models import Rescalable, ViTConfig, block_class
+from gossamer.models import Rescalable, T5Config, ViTConfig, block_class
 from gossamer.packing import check_packable
 from gossamer.recipe import Recipe, Rule
 
 Value = TypeVar("Value")
-CalibrationData: TypeAlias = Calibration | ImageCalibration
-"""What guides a method: tokens for a language model, images for a vision model."""
+CalibrationData: TypeAlias = Calibration | ImageCalibration | PairCalibration
+"""What guides a method: tokens for a language model, images for a vision model, pairs of texts for
+an encoder-decoder."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,8 @@ class Job:
         checkpoint: the dense model.
         recipe: what is done to which weights.
         method: how weights are chosen and rounded.
-        calibration: the text or the images whose activations guide the method; None where it
-            needs none.
+        calibration: the text, the images or the pairs whose activations guide the method; None
+            where it needs none.
         seed: for methods that draw.
     """
 
@@ -47,11 +49,9 @@ class Job:
                 images are not for the model.
         """
         if self.method.calibrated and self.calibration is None:
-            vision = isinstance(self.checkpoint.config, ViTConfig)
             raise ValueError(
-                f"Method {self.method.name!r} needs "
-                f"{'calibration images' if vision else 'a calibration text'}; give "
-                f"{'some' if vision else 'one'}, or choose magnitude."
+                f"Method {self.method.name!r} needs {_wanted(self.checkpoint)}, or choose "
+                "magnitude."
             )
         if self.calibration is not None:
             self.calibration.check(self.checkpoint.config)
@@ -91,6 +91,18 @@ class Job:
             present = [path for path, _ in within(prefix, self.checkpoint.tensors)]
             changed |= {prefix + path for path in sources(self.rescaled(rules, index), present)}
         return [path for path in self.checkpoint.paths if path in changed and path not in rules]
+
+
+def _wanted(checkpoint: Checkpoint) -> str:
+    """What a method is to be given that needs a calibration."""
+    if isinstance(checkpoint.config, ViTConfig):
+        return "calibration images; give some"
+    if isinstance(checkpoint.config, T5Config):
+        return (
+            "calibration pairs, and there are none built in; give a text file with two columns and "
+            "a tab between them (--calibration pairs.tsv)"
+        )
+    return "a calibration text; give one"
 
 
 def within(prefix: str, named: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:

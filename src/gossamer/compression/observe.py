@@ -11,16 +11,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.hessian import gram
 from gossamer.inference.blockwise import batches
 from gossamer.models import Flow
+from gossamer.models.t5 import T5EncoderBlock, T5Flow
 from gossamer.weights import Kernel, dot, materialize, take
+
+_OF_THE_SOURCE = ("cross_attention.k_proj", "cross_attention.v_proj")
+"""Projections of a decoder's blocks that read what the encoder made."""
 
 
 class InputStatistics(NamedTuple):
-    r"""What is known of the inputs of a kernel, over all tokens.
+    r"""What is known of the inputs of a kernel, over all tokens but padding.
 
     Attributes:
         gram: :math:`X^T X`.
@@ -31,6 +35,15 @@ class InputStatistics(NamedTuple):
     gram: Float[Array, "in in"]
     absmax: Float[Array, " in"]
     absmean: Float[Array, " in"]
+
+
+class _Sums(NamedTuple):
+    """Of `InputStatistics`, over some of the tokens."""
+
+    gram: Float[Array, "in in"]
+    absmax: Float[Array, " in"]
+    abssum: Float[Array, " in"]
+    tokens: Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +80,7 @@ class _Observed:
 def input_statistics(
     block: nnx.Module, flow: Flow, paths: Sequence[str]
 ) -> Mapping[str, InputStatistics]:
-    """Measures the inputs of kernels of a block over all tokens.
+    """Measures the inputs of kernels of a block over all tokens but padding (see `real_tokens`).
 
     Args:
         block: a model's block.
@@ -78,14 +91,29 @@ def input_statistics(
         Path -> statistics; kernels with the same input have the same.
     """
     graph, state = nnx.split(block)
-    total: dict[str, InputStatistics] = {}
-    share = 0.0
-    size = len(jax.tree.leaves(flow)[0])
+    total: dict[str, _Sums] = {}
     for part in batches(flow):
-        share = len(jax.tree.leaves(part)[0]) / size  # all parts are equally large
-        seen = _statistics(graph, state, part, tuple(paths))
+        real = {path: real_tokens(block, path, part) for path in paths}
+        seen = _statistics(graph, state, part, tuple(paths), real)
         total = {path: _merged(total[path], seen[path]) for path in paths} if total else seen
-    return {path: each._replace(absmean=each.absmean * share) for path, each in total.items()}
+    return {
+        path: InputStatistics(each.gram, each.absmax, each.abssum / each.tokens)
+        for path, each in total.items()
+    }
+
+
+def real_tokens(block: nnx.Module, path: str, flow: Flow) -> Bool[Array, "B T"] | None:
+    """Which of the tokens that a kernel is multiplied by are no padding; None: all.
+
+    Args:
+        block: a model's block.
+        path: dotted path of the kernel, or of its projection, within the block.
+        flow: what enters the block.
+    """
+    if not isinstance(flow, T5Flow):
+        return None
+    reads = isinstance(block, T5EncoderBlock) or path.startswith(_OF_THE_SOURCE)
+    return (flow.source_segments if reads else flow.target_segments) != 0
 
 
 def kernel_inputs(
@@ -102,11 +130,12 @@ def kernel_inputs(
     return _inputs_compiled(graph, state, flow, tuple(paths))
 
 
-def _merged(total: InputStatistics, seen: InputStatistics) -> InputStatistics:
-    return InputStatistics(
+def _merged(total: _Sums, seen: _Sums) -> _Sums:
+    return _Sums(
         total.gram + seen.gram,
         jnp.maximum(total.absmax, seen.absmax),
-        total.absmean + seen.absmean,
+        total.abssum + seen.abssum,
+        total.tokens + seen.tokens,
     )
 
 
@@ -128,15 +157,23 @@ _inputs_compiled = jax.jit(_inputs, static_argnums=(0, 3))
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _statistics(
-    graph: nnx.GraphDef, state: nnx.State, flow: Flow, paths: tuple[str, ...]
-) -> dict[str, InputStatistics]:
+    graph: nnx.GraphDef,
+    state: nnx.State,
+    flow: Flow,
+    paths: tuple[str, ...],
+    real: Mapping[str, Bool[Array, "B T"] | None],
+) -> dict[str, _Sums]:
     inputs = _inputs(graph, state, flow, paths)
     # Kernels that share an input share its statistics; the traced arrays live until here, so that
     # no two have the same id.
-    by_input = {id(x): _of(x) for x in inputs.values()}
+    by_input = {id(x): _of(x, real[path]) for path, x in inputs.items()}
     return {path: by_input[id(x)] for path, x in inputs.items()}
 
 
-def _of(x: Float[Array, "B T in"]) -> InputStatistics:
+def _of(x: Float[Array, "B T in"], real: Bool[Array, "B T"] | None) -> _Sums:
+    tokens = jnp.asarray(x.shape[0] * x.shape[1], jnp.float32)
+    if real is not None:
+        tokens = jnp.sum(real, dtype=jnp.float32)
+        x = jnp.where(real[..., None], x, 0)  # adds nothing to sums, and no magnitude is smaller
     magnitudes = jnp.abs(x).reshape(-1, x.shape[-1])
-    return InputStatistics(gram(x), jnp.max(magnitudes, axis=0), jnp.mean(magnitudes, axis=0))
+    return _Sums(gram(x), jnp.max(magnitudes, axis=0), jnp.sum(magnitudes, axis=0), tokens)

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import sys
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,17 @@ class AccuracyChange:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BleuChange:
+    """BLEU (0 to 100) before and after, on the same sentences, and how sacrebleu counted."""
+
+    source: str
+    sentences: int
+    signature: str
+    before: float
+    after: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a reader needs to judge a compressed model, and to make it again.
 
@@ -60,6 +72,7 @@ class Report:
         bits_per_weight: 8 x the bytes of all tensors over `parameters`.
         perplexity: of a language model; None where it was not measured.
         accuracy: of a model that classifies; None where it was not measured.
+        bleu: of an encoder-decoder; None where it was not measured.
         kernels: what became of each selected kernel.
         rescaled: parameters without a rule that the method changed to rescale inputs.
         untouched: weights that no rule matched, as they were.
@@ -80,6 +93,7 @@ class Report:
     bits_per_weight: float
     perplexity: PerplexityChange | None
     accuracy: AccuracyChange | None
+    bleu: BleuChange | None
     kernels: Sequence[KernelReport]
     rescaled: Sequence[str]
     untouched: Sequence[str]
@@ -152,6 +166,11 @@ def _summary(report: Report) -> Iterable[str]:
             f"images of {change.source} (cross-entropy {change.cross_entropy_before:.3f} and "
             f"{change.cross_entropy_after:.3f})"
         )
+    if change := report.bleu:
+        yield (
+            f"BLEU {change.before:.2f} before, {change.after:.2f} after, on {change.sentences} "
+            f"sentences of {change.source} ({change.signature})"
+        )
     if report.calibration:
         yield f"calibrated on {_calibration(report.calibration)}, seed {report.seed}"
     if report.settings:
@@ -168,6 +187,11 @@ def _calibration(given: dict[str, Any]) -> str:
     """What a calibration was, in words."""
     if "images" in given:
         return f"{given['count']} images from {given['images']}"
+    if "pairs" in given:
+        return (
+            f"{given['count']} pairs from {given['pairs']}, in {given['rows']} rows of "
+            f"{given['row_length']} tokens"
+        )
     return (
         f"{given['sequences']} sequences of {given['sequence_length']} tokens from {given['text']}"
     )
@@ -201,12 +225,11 @@ def _draw_errors(report: Report) -> bytes:
     measured = any(kernel.output_error is not None for kernel in report.kernels)
     lines: dict[str, list[tuple[float, float]]] = {}
     for kernel in report.kernels:
-        head, _, rest = kernel.path.partition(".")
-        index, _, kind = rest.partition(".")
-        if head == "layers":
+        if place := re.fullmatch(r"(?:(\w+)\.)?layers\.(\d+)\.(.+)\.kernel", kernel.path):
+            stack, index, kind = place.groups()
             error = kernel.output_error if measured else kernel.weight_error
             point = (float(index), error if error is not None else kernel.weight_error)
-            lines.setdefault(kind.removesuffix(".kernel"), []).append(point)
+            lines.setdefault(kind if stack is None else f"{stack} {kind}", []).append(point)
     return line_plot(
         lines,
         x="block",

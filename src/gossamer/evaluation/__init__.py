@@ -8,7 +8,7 @@ from gossamer.evaluation.classification import (
     model_images,
 )
 from gossamer.evaluation.perplexity import Perplexity, check_windows, perplexity
-from gossamer.evaluation.translation import Translations, bleu
+from gossamer.evaluation.translation import Translations, bleu, bleu_steps, check_pairs
 
 __all__ = [
     "Accuracy",
@@ -17,7 +17,9 @@ __all__ = [
     "accuracy",
     "accuracy_steps",
     "bleu",
+    "bleu_steps",
     "check_images",
+    "check_pairs",
     "check_windows",
     "model_images",
     "perplexity",

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gossamer.data import Pair
-from gossamer.inference.encoder_decoder import Decode, batches_of, translate, translate_with
+from gossamer.inference.encoder_decoder import (
+    Decode,
+    batches_of,
+    source_tokens,
+    translate,
+    translate_with,
+)
 from gossamer.loading import Checkpoint
 
 BATCH = 64
@@ -35,10 +41,20 @@ class Translations:
     texts: tuple[tuple[str, str], ...]
 
 
-def batches(pairs: Sequence[Pair]) -> int:
+def bleu_steps(pairs: Sequence[Pair]) -> int:
     """How often `bleu` advances."""
     sources = {pair.source for pair in pairs}
     return len(batches_of([1] * len(sources), BATCH))
+
+
+def check_pairs(checkpoint: Checkpoint, pairs: Sequence[Pair]) -> None:
+    """Raises ValueError where the sources of these pairs cannot be translated; reads no weight.
+
+    The model must be an encoder-decoder with a tokenizer, and no source longer than it reads.
+    """
+    if not pairs:
+        raise ValueError("There are no pairs to translate.")
+    source_tokens(checkpoint, list({pair.source: None for pair in pairs}))
 
 
 def bleu(
@@ -59,12 +75,11 @@ def bleu(
         decode: translates tokens in place of the checkpoint's weights.
 
     Raises:
-        ValueError: there is no pair, or the model is no encoder-decoder.
+        ValueError: see `check_pairs`.
 
     Source: Papineni et al. 2002; Post 2018, arXiv 1804.08771, whose sacrebleu counts.
     """
-    if not pairs:
-        raise ValueError("There are no pairs to translate.")
+    check_pairs(checkpoint, pairs)
     references: dict[str, list[str]] = {}
     for pair in pairs:
         references.setdefault(pair.source, []).append(pair.target)

@@ -162,11 +162,7 @@ def translate_with(
     if max_tokens < 1 or batch < 1:
         raise ValueError(f"max_tokens and batch need 1 or more, got {max_tokens} and {batch}.")
     config, tokenizer = encoder_decoder_config(checkpoint.config), checkpoint.require_tokenizer()
-    ids = [[*each, config.end_id] for each in tokenizer.encode_all(texts)]
-    if longest := [each for each in ids if len(each) > MOST_TOKENS]:
-        raise ValueError(
-            f"A text of {len(longest[0])} tokens is longer than {MOST_TOKENS}; cut it in sentences."
-        )
+    ids = source_tokens(checkpoint, texts)
     written: dict[int, str] = {}
     for chosen, length in batches_of([len(each) for each in ids], batch):
         rows = [ids[index] for index in chosen]
@@ -177,6 +173,27 @@ def translate_with(
             written[index] = tokenizer.decode(tokens[: ends[0] if ends.size else None].tolist())
         advance()
     return [written[index].strip() for index in range(len(texts))]
+
+
+def source_tokens(checkpoint: Checkpoint, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens that a model reads of each text, the one that ends it included.
+
+    Raises:
+        ValueError: the model is no encoder-decoder or has no tokenizer, or its tokenizer is of
+            another; a text has more than `MOST_TOKENS` tokens.
+    """
+    config = encoder_decoder_config(checkpoint.config)
+    ids = [[*each, config.end_id] for each in checkpoint.require_tokenizer().encode_all(texts)]
+    if longest := [each for each in ids if len(each) > MOST_TOKENS]:
+        raise ValueError(
+            f"A text of {len(longest[0])} tokens is longer than {MOST_TOKENS}; cut it in sentences."
+        )
+    if (most := max(map(max, ids), default=0)) >= config.vocab_size:
+        raise ValueError(
+            f"Token {most} is outside the vocabulary of {config.vocab_size}: the tokenizer belongs "
+            "to another model."
+        )
+    return ids
 
 
 def batches_of(lengths: Sequence[int], batch: int) -> list[tuple[list[int], int]]:

@@ -3,6 +3,7 @@
 The loop is for models of ours; what goes around weights is for any.
 """
 
+from gossamer.data import PairRows
 from gossamer.training.aware import fake_quantize, quantize_aware
 from gossamer.training.checkpoints import Checkpoints
 from gossamer.training.config import (
@@ -37,7 +38,7 @@ from gossamer.training.flops import (
 )
 from gossamer.training.injection import quantized_dot_general
 from gossamer.training.loop import Trained, train
-from gossamer.training.losses import LabelledImages, Losses, PairRows
+from gossamer.training.losses import LabelledImages, Losses
 from gossamer.training.metrics import MetricsWriter
 from gossamer.training.optimizers import SGD, Adafactor, AdamW, Lion, Optimizer, chain, is_decayed
 from gossamer.training.pipeline import Batches, Examples

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from gossamer.data import PairRows
 from gossamer.models import T5Inputs
 
 _Numbers: TypeAlias = Any  # on their way from numpy to a device
@@ -23,24 +24,6 @@ class Losses(NamedTuple):
     sums: Float[Array, " batch"]
     counts: Float[Array, " batch"]
     correct: Float[Array, " batch"]
-
-
-class PairRows(NamedTuple):
-    """Rows of several pairs of texts each, one behind the other.
-
-    Attributes:
-        source: tokens of the sources.
-        target: what the decoder is given: each target behind the token that begins it.
-        labels: what it is to predict: each target with the token that ends it.
-        source_segments: the number of the pair within the row, from 1 on; 0 is padding.
-        target_segments: the same of target and labels.
-    """
-
-    source: Int[_Numbers, "*batch S"]
-    target: Int[_Numbers, "*batch T"]
-    labels: Int[_Numbers, "*batch T"]
-    source_segments: Int[_Numbers, "*batch S"]
-    target_segments: Int[_Numbers, "*batch T"]
 
 
 class LabelledImages(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Int
 
-from gossamer.evaluation.translation import Translations, batches, bleu
+from gossamer.evaluation import Translations, bleu, bleu_steps
 from gossamer.inference import greedy
 from gossamer.training.config import TrainingConfig
 from gossamer.training.corpora import Corpus, PairCorpus
@@ -38,7 +38,7 @@ def task_scores(
     """
     if not isinstance(corpus, PairCorpus):
         return {}
-    advance = progress("translating", batches(corpus.held_out))
+    advance = progress("translating", bleu_steps(corpus.held_out))
     found = translations(config, trained, corpus, advance)
     chosen = ("bleu", "signature", "sentences")
     return {name: value for name, value in dataclasses.asdict(found).items() if name in chosen}

@@ -19,7 +19,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gossamer import __version__
 from gossamer.compression.calibration import Calibration
-from gossamer.compression.compress import Progress
 from gossamer.compression.interplay.catalogue import FORMATS, PATTERNS
 from gossamer.compression.interplay.cells import DENSE, Cell, Result
 from gossamer.compression.interplay.depth import DepthErrors
@@ -28,6 +27,7 @@ from gossamer.compression.interplay.journal import Journal
 from gossamer.compression.interplay.orders import Order, quantize_then_sparsify
 from gossamer.compression.job import Job
 from gossamer.compression.kernel import KernelReport
+from gossamer.compression.measure import Progress
 from gossamer.compression.methods import Method, Wanda, magnitude_mask, make_method
 from gossamer.compression.methods.method import Solved, Task
 from gossamer.compression.methods.prune import task_mask

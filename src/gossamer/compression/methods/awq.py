@@ -22,7 +22,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.methods.method import (
     CalibratedBlock,
@@ -35,7 +35,7 @@ from gossamer.compression.methods.method import (
     prunes_not,
 )
 from gossamer.compression.methods.rtn import nearest
-from gossamer.compression.observe import kernel_inputs
+from gossamer.compression.observe import kernel_inputs, real_tokens
 from gossamer.models import Block, Flow, Rescalable, Sublayer, rows
 from gossamer.quantization import Format
 from gossamer.recipe import Rule
@@ -105,7 +105,10 @@ def _search(block: CalibratedBlock, pair: Rescalable) -> Float[Array, " in"]:
         x = kernel_inputs(block.block, flow, names[:1])[names[0]]
         graph, state = nnx.split(block.block)
         want = _sublayer(graph, state, x, flow, pair.sublayer)
-        losses = [_sublayer_loss(graph, state, x, flow, want, s, pair, formats) for s in candidates]
+        real = real_tokens(block.block, names[0], flow)
+        losses = [
+            _sublayer_loss(graph, state, x, flow, want, real, s, pair, formats) for s in candidates
+        ]
     return candidates[int(jnp.argmin(jnp.stack(losses)))]
 
 
@@ -140,18 +143,22 @@ def _sublayer(
     return block.sublayer(which, x, flow)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6, 7))
+@functools.partial(jax.jit, static_argnums=(0, 7, 8))
 def _sublayer_loss(
     graph: nnx.GraphDef,
     state: nnx.State,
     x: Float[Array, "B T D"],
     flow: Flow,
     want: Float[Array, "B T D"],
+    real: Bool[Array, "B T"] | None,
     factors: Float[Array, " D"],
     pair: Rescalable,
     formats: tuple[Format, ...],
 ) -> Float[Array, ""]:
-    """Mean squared error of a layer's output when some of its kernels are scaled and rounded."""
+    """Mean squared error of a layer's output when some of its kernels are scaled and rounded.
+
+    Padding counts as if it had no error.
+    """
     block = nnx.merge(graph, state)
     assert isinstance(block, Block)
     assert pair.sublayer is not None
@@ -159,7 +166,8 @@ def _sublayer_loss(
         variable = linear(block, name).kernel
         variable.set_value(_rounded(variable.get_value(), factors, format))
     got = block.sublayer(pair.sublayer, x, flow)
-    return jnp.mean((got - want) ** 2)
+    error = got - want if real is None else jnp.where(real[..., None], got - want, 0)
+    return jnp.mean(error**2)
 
 
 @functools.partial(jax.jit, static_argnums=2)

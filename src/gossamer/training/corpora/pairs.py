@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from gossamer.data import Pair, Tokenizer, read_pairs, split_pairs
+from gossamer.data import (
+    Pair,
+    PairRows,
+    Tokenizer,
+    encode_pairs,
+    pack_pairs,
+    read_pairs,
+    split_pairs,
+)
 from gossamer.loading import Checkpoint
 from gossamer.models import T5Config
 from gossamer.training.config import PairsConfig, TrainingConfig
 from gossamer.training.corpora.corpus import Corpus, spread
-from gossamer.training.losses import PairRows
-
-Tokens = tuple[list[int], list[int]]
-"""Of a source and its target, without those that begin and end them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,11 +102,7 @@ class PairCorpus(Corpus):
     def _rows(self, pairs: Sequence[Pair], config: TrainingConfig, purpose: str) -> PairRows:
         model = config.model
         assert isinstance(model, T5Config)
-        sources, targets = (
-            self.tokenizer.encode_all([getattr(pair, side) for pair in pairs])
-            for side in ("source", "target")
-        )
-        tokens = list(zip(sources, targets, strict=True))
+        tokens = encode_pairs(self.tokenizer, pairs)
         fitting = [pair for pair in tokens if max(map(len, pair)) < config.length]
         if left := len(tokens) - len(fitting):
             if not fitting:
@@ -115,7 +115,7 @@ class PairCorpus(Corpus):
                 "tokens with the one that ends them, and left out; a longer context takes them.",
                 stacklevel=2,
             )
-        return pack(fitting, config.length, start_id=model.start_id, end_id=model.end_id)
+        return pack_pairs(fitting, config.length, start_id=model.start_id, end_id=model.end_id)
 
 
 class Rows:
@@ -129,47 +129,3 @@ class Rows:
 
     def __getitem__(self, index: int) -> PairRows:
         return PairRows(*(field[index] for field in self._rows))
-
-
-def pack(pairs: Sequence[Tokens], length: int, *, start_id: int, end_id: int) -> PairRows:
-    """Lays pairs behind each other, in their order, in as few rows as that order allows.
-
-    Args:
-        pairs: tokens; each side shorter than `length`.
-        length: of a row, on either side.
-        start_id: put in front of each target that the decoder is given; it pads too.
-        end_id: put behind every source and every target to be predicted.
-
-    Example:
-        >>> rows = pack([([5], [6, 7]), ([8], [9])], 5, start_id=0, end_id=1)
-        >>> print(rows.source, rows.target, rows.labels, rows.target_segments)
-        [[5 1 8 1 0]] [[0 6 7 0 9]] [[6 7 1 9 1]] [[1 1 1 2 2]]
-
-    Source: Raffel et al. 2020, arXiv 1910.10683, section 3.1.2 packs pairs alike.
-    """
-    places = _places(pairs, length)
-    shape = (places[-1][0] + 1, length)
-    source, target, labels = (np.full(shape, start_id, np.int32) for _ in range(3))
-    source_segments, target_segments = (np.zeros(shape, np.int32) for _ in range(2))
-    for (read, written), (row, segment, left, right) in zip(pairs, places, strict=True):
-        source_end, target_end = left + len(read) + 1, right + len(written) + 1
-        source[row, left:source_end] = [*read, end_id]
-        target[row, right:target_end] = [start_id, *written]
-        labels[row, right:target_end] = [*written, end_id]
-        source_segments[row, left:source_end] = segment
-        target_segments[row, right:target_end] = segment
-    return PairRows(source, target, labels, source_segments, target_segments)
-
-
-def _places(pairs: Sequence[Tokens], length: int) -> list[tuple[int, int, int, int]]:
-    """Row, number within the row, and where source and target begin, of each pair."""
-    row, segment, left, right = 0, 0, 0, 0
-    places = []
-    for source, target in pairs:
-        more_left, more_right = len(source) + 1, len(target) + 1
-        if left + more_left > length or right + more_right > length:
-            row, segment, left, right = row + 1, 0, 0, 0
-        segment += 1
-        places.append((row, segment, left, right))
-        left, right = left + more_left, right + more_right
-    return places
