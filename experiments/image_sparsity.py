@@ -8,10 +8,10 @@ A vision transformer of 0.4 million parameters learns the Sign Language Digits (
 neighbouring file numbers, since neighbours tend to be of one session. All runs of a seed start from
 the same weights and see the same batches; accuracy is with strict masks, after the last step.
 
-Hardware: one core, 100 seconds a run, an hour and a half for five seeds. A run whose line is in the file is
-not made again. Expected (Bambhaniya et al. 2024, arXiv 2402.04744, ViT-Base on ImageNet): accuracy
-is above that of dense training at 50 to 75 %, by both methods alike; from 1:16 on it is below, and
-decay is before SR-STE.
+Hardware: one core, 100 seconds a run, an hour and a half for five seeds. A run whose line is in the
+file is not made again. Expected (Bambhaniya et al. 2024, arXiv 2402.04744, ViT-Base on ImageNet):
+accuracy is above that of dense training at 50 to 75 %, by both methods alike; from 1:16 on it is
+below, and decay is before SR-STE.
 """
 
 import argparse
