@@ -15,12 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.hessian import gram
 from gossamer.inference.blockwise import batches
-from gossamer.models import Flow
-from gossamer.models.t5 import T5EncoderBlock, T5Flow
+from gossamer.models import Block, Flow
 from gossamer.weights import Kernel, dot, materialize, take
-
-_OF_THE_SOURCE = ("cross_attention.k_proj", "cross_attention.v_proj")
-"""Projections of a decoder's blocks that read what the encoder made."""
 
 
 class InputStatistics(NamedTuple):
@@ -78,9 +74,9 @@ class _Observed:
 
 
 def input_statistics(
-    block: nnx.Module, flow: Flow, paths: Sequence[str]
+    block: Block, flow: Flow, paths: Sequence[str]
 ) -> Mapping[str, InputStatistics]:
-    """Measures the inputs of kernels of a block over all tokens but padding (see `real_tokens`).
+    """Measures the inputs of kernels of a block over all tokens but padding.
 
     Args:
         block: a model's block.
@@ -93,27 +89,13 @@ def input_statistics(
     graph, state = nnx.split(block)
     total: dict[str, _Sums] = {}
     for part in batches(flow):
-        real = {path: real_tokens(block, path, part) for path in paths}
+        real = {path: block.real_tokens(path, part) for path in paths}
         seen = _statistics(graph, state, part, tuple(paths), real)
         total = {path: _merged(total[path], seen[path]) for path in paths} if total else seen
     return {
         path: InputStatistics(each.gram, each.absmax, each.abssum / each.tokens)
         for path, each in total.items()
     }
-
-
-def real_tokens(block: nnx.Module, path: str, flow: Flow) -> Bool[Array, "B T"] | None:
-    """Which of the tokens that a kernel is multiplied by are no padding; None: all.
-
-    Args:
-        block: a model's block.
-        path: dotted path of the kernel, or of its projection, within the block.
-        flow: what enters the block.
-    """
-    if not isinstance(flow, T5Flow):
-        return None
-    reads = isinstance(block, T5EncoderBlock) or path.startswith(_OF_THE_SOURCE)
-    return (flow.source_segments if reads else flow.target_segments) != 0
 
 
 def kernel_inputs(

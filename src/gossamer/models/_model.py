@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Flow: TypeAlias = Any
 """What goes from block to block: a pytree of arrays that all have the batch in front."""
@@ -75,6 +75,16 @@ class Block(nnx.Module):
     def through(self, flow: Flow) -> Flow:
         """Puts whole inputs through: what comes behind this block, in the form of what came."""
         raise NotImplementedError
+
+    def real_tokens(self, path: str, flow: Flow) -> Bool[Array, "B T"] | None:
+        """Which of the tokens that a kernel is multiplied by are no padding; None: all.
+
+        Args:
+            path: of the kernel, or of its projection, within the block.
+            flow: what enters the block.
+        """
+        del path, flow
+        return None
 
     def sublayer(
         self, which: Sublayer, x: Float[Array, "B T D"], flow: Flow

@@ -413,6 +413,11 @@ class T5EncoderBlock(T5Block):
         Rescalable("attention.v_proj", ("attention.o_proj",)),
     )
 
+    def real_tokens(self, path: str, flow: T5Flow) -> Bool[Array, "B S"]:
+        """All kernels read the source."""
+        del path
+        return flow.source_segments != 0
+
     def through(self, flow: T5Flow) -> T5Flow:
         """Puts the source through."""
         x = flow.source
@@ -453,6 +458,11 @@ class T5DecoderBlock(T5Block):
         self.attention.fuse()
         self.cross_attention.fuse(own=False)
         self.mlp.fuse()
+
+    def real_tokens(self, path: str, flow: T5Flow) -> Bool[Array, "B _"]:
+        """Keys and values of cross-attention are the source's, all else is of the target."""
+        reads = path.startswith(("cross_attention.k_proj", "cross_attention.v_proj"))
+        return (flow.source_segments if reads else flow.target_segments) != 0
 
     def through(self, flow: T5Flow) -> T5Flow:
         """Puts the target through."""

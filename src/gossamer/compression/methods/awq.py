@@ -35,7 +35,7 @@ from gossamer.compression.methods.method import (
     prunes_not,
 )
 from gossamer.compression.methods.rtn import nearest
-from gossamer.compression.observe import kernel_inputs, real_tokens
+from gossamer.compression.observe import kernel_inputs
 from gossamer.models import Block, Flow, Rescalable, Sublayer, rows
 from gossamer.quantization import Format
 from gossamer.recipe import Rule
@@ -105,7 +105,7 @@ def _search(block: CalibratedBlock, pair: Rescalable) -> Float[Array, " in"]:
         x = kernel_inputs(block.block, flow, names[:1])[names[0]]
         graph, state = nnx.split(block.block)
         want = _sublayer(graph, state, x, flow, pair.sublayer)
-        real = real_tokens(block.block, names[0], flow)
+        real = block.block.real_tokens(names[0], flow)
         losses = [
             _sublayer_loss(graph, state, x, flow, want, real, s, pair, formats) for s in candidates
         ]

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from gossamer.compression.observe import InputStatistics
-from gossamer.models import Flow, Rescalable
+from gossamer.models import Block, Flow, Rescalable
 from gossamer.nn.linear import Linear
 from gossamer.quantization import Codes
 from gossamer.recipe import Rule
@@ -71,7 +71,7 @@ class CalibratedBlock:
         rules: kernel's path within the block -> its rule.
     """
 
-    block: nnx.Module
+    block: Block
     flow: Flow
     inputs: Mapping[str, InputStatistics]
     rules: Mapping[str, Rule]
