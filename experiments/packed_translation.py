@@ -16,6 +16,7 @@ blocks, and a quarter of a bit for scales; embeddings are int8.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import statistics
