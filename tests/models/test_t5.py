@@ -22,7 +22,7 @@ from gossamer.models import (
     hf_key,
     parameter_shapes,
 )
-from gossamer.models.t5 import buckets_of_distances, relative_bias
+from gossamer.nn.relative_positions import buckets_of_distances, relative_bias
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "t5"
 # Scores are not divided by sqrt(H) and reach tens here: softmax enlarges errors as much.

@@ -19,6 +19,9 @@ BATCH = 64
 """Sentences translated at once."""
 
 
+_NO_PAIRS = "There are no pairs to translate."
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Translations:
     """A BLEU and how it came about.
@@ -53,7 +56,7 @@ def check_pairs(checkpoint: Checkpoint, pairs: Sequence[Pair]) -> None:
     The model must be an encoder-decoder with a tokenizer, and no source longer than it reads.
     """
     if not pairs:
-        raise ValueError("There are no pairs to translate.")
+        raise ValueError(_NO_PAIRS)
     source_tokens(checkpoint, list({pair.source: None for pair in pairs}))
 
 
@@ -79,7 +82,8 @@ def bleu(
 
     Source: Papineni et al. 2002; Post 2018, arXiv 1804.08771, whose sacrebleu counts.
     """
-    check_pairs(checkpoint, pairs)
+    if not pairs:
+        raise ValueError(_NO_PAIRS)
     references: dict[str, list[str]] = {}
     for pair in pairs:
         references.setdefault(pair.source, []).append(pair.target)

@@ -130,10 +130,11 @@ def translate(
             range; a text has more than `MOST_TOKENS` tokens.
     """
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
-    model_for_running = take_apart(for_running(checkpoint))
+    encoder_decoder_config(checkpoint.config)
+    model_for_running = functools.cache(lambda: take_apart(for_running(checkpoint)))
 
     def decode(source: Int[Array, "B S"], segments: Int[Array, "B S"]) -> Int[Array, "B T"]:
-        return _decode(*model_for_running, source, segments, max_tokens)
+        return _decode(*model_for_running(), source, segments, max_tokens)
 
     return translate_with(
         decode, checkpoint, texts, max_tokens=max_tokens, batch=batch, advance=advance

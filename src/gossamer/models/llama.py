@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from gossamer.models import _decoder, _hf
 from gossamer.models._model import Rescalable, numbered
 from gossamer.nn.attention import KeyValueCache, attend
-from gossamer.nn.linear import Embedding, FusedLinear, Linear, fuse
+from gossamer.nn.linear import Embedding, FusedLinear, Linear, QkvProjections, fuse
 from gossamer.nn.norms import RMSNorm
 from gossamer.nn.rotary import Rotary, rotate
 
@@ -136,38 +136,23 @@ class LlamaConfig:
         }
 
 
-class LlamaAttention(nnx.Module):
+class LlamaAttention(QkvProjections):
     """Grouped-query attention with rotary positions."""
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
         hidden, bias = config.hidden_size, config.attention_bias
         queries = config.num_heads * config.head_dim
         keys = config.num_kv_heads * config.head_dim
-        self.q_proj = Linear(hidden, queries, bias=bias, rngs=rngs)
-        self.k_proj = Linear(hidden, keys, bias=bias, rngs=rngs)
-        self.v_proj = Linear(hidden, keys, bias=bias, rngs=rngs)
+        super().__init__(hidden, queries, keys, bias=bias, rngs=rngs)
         self.o_proj = Linear(queries, hidden, bias=bias, rngs=rngs)
-        self.qkv_proj: FusedLinear | None = None
         self.config = config
-
-    def fuse(self) -> None:
-        """Projects queries, keys and values by one product, where their kernels allow it."""
-        fused = fuse(self.q_proj, self.k_proj, self.v_proj)
-        if fused is not None:
-            self.qkv_proj = nnx.data(fused)
-            del self.q_proj, self.k_proj, self.v_proj
 
     def __call__(
         self, x: Float[Array, "B T D"], positions: Int[Array, " T"], cache: KeyValueCache | None
     ) -> tuple[Float[Array, "B T D"], KeyValueCache | None]:
         """Mixes tokens; see `gossamer.nn.attention.attend`."""
-        heads = (*x.shape[:2], -1, self.config.head_dim)
         cos, sin = self.config.rotary.cos_sin(positions, self.config.head_dim)
-        if self.qkv_proj is None:
-            projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        else:
-            projected = self.qkv_proj(x)
-        queries, keys, values = (part.reshape(heads) for part in projected)
+        queries, keys, values = self.heads(x, self.config.head_dim)
         queries, keys = rotate(queries, cos, sin), rotate(keys, cos, sin)
         mixed, cache = attend(queries, keys, values, cache)
         return self.o_proj(mixed), cache

@@ -5,18 +5,17 @@ Source: Zhang et al. 2022, arXiv 2205.01068; numerics and names of parameters fo
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gossamer.models import _decoder, _hf
 from gossamer.models._model import Rescalable, numbered
 from gossamer.nn.attention import KeyValueCache, attend
-from gossamer.nn.linear import Embedding, FusedLinear, Linear, Positions, fuse
+from gossamer.nn.linear import Embedding, Linear, Positions, QkvProjections
+from gossamer.nn.mlp import Mlp
 from gossamer.nn.norms import LayerNorm
 
 POSITION_OFFSET = 2
@@ -24,11 +23,6 @@ POSITION_OFFSET = 2
 
 NORM_EPSILON = 1e-5
 """PyTorch's default, which OPT does not change."""
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +90,7 @@ class OptConfig:
         """
         fields = _hf.HfFields(data)
         fields.only("model_type", "opt")
-        fields.only("activation_function", *ACTIVATIONS)
+        fields.only("activation_function", "relu", "gelu")
         fields.only("quantization_config", None)
         for name in ("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"):
             fields.only(name, True)
@@ -137,51 +131,22 @@ class OptConfig:
         }
 
 
-class OptAttention(nnx.Module):
+class OptAttention(QkvProjections):
     """Multi-head attention with biases."""
 
     def __init__(self, config: OptConfig, rngs: nnx.Rngs) -> None:
         size = config.hidden_size
-        self.q_proj = Linear(size, size, bias=True, rngs=rngs)
-        self.k_proj = Linear(size, size, bias=True, rngs=rngs)
-        self.v_proj = Linear(size, size, bias=True, rngs=rngs)
+        super().__init__(size, size, size, bias=True, rngs=rngs)
         self.out_proj = Linear(size, size, bias=True, rngs=rngs)
-        self.qkv_proj: FusedLinear | None = None
         self.config = config
-
-    def fuse(self) -> None:
-        """Projects queries, keys and values by one product, where their kernels allow it."""
-        fused = fuse(self.q_proj, self.k_proj, self.v_proj)
-        if fused is not None:
-            self.qkv_proj = nnx.data(fused)
-            del self.q_proj, self.k_proj, self.v_proj
 
     def __call__(
         self, x: Float[Array, "B T D"], positions: Int[Array, " T"], cache: KeyValueCache | None
     ) -> tuple[Float[Array, "B T D"], KeyValueCache | None]:
         """Mixes tokens; positions are in `x` already."""
-        heads = (*x.shape[:2], -1, self.config.head_dim)
-        if self.qkv_proj is None:
-            projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        else:
-            projected = self.qkv_proj(x)
-        queries, keys, values = (part.reshape(heads) for part in projected)
+        queries, keys, values = self.heads(x, self.config.head_dim)
         mixed, cache = attend(queries, keys, values, cache)
         return self.out_proj(mixed), cache
-
-
-class OptMlp(nnx.Module):
-    r"""A feed-forward layer: :math:`\phi(x W_1 + b_1) W_2 + b_2`."""
-
-    def __init__(self, config: OptConfig, rngs: nnx.Rngs) -> None:
-        hidden, wide = config.hidden_size, config.intermediate_size
-        self.fc1 = Linear(hidden, wide, bias=True, rngs=rngs)
-        self.fc2 = Linear(wide, hidden, bias=True, rngs=rngs)
-        self.activation = config.activation
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Transforms each token by itself."""
-        return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
 
 
 class OptBlock(_decoder.DecoderBlock):
@@ -208,7 +173,12 @@ class OptBlock(_decoder.DecoderBlock):
         self.attention_norm = LayerNorm(config.hidden_size, epsilon=NORM_EPSILON)
         self.attention = OptAttention(config, rngs)
         self.mlp_norm = LayerNorm(config.hidden_size, epsilon=NORM_EPSILON)
-        self.mlp = OptMlp(config, rngs)
+        self.mlp = Mlp(
+            config.hidden_size,
+            config.intermediate_size,
+            activation=config.activation,
+            rngs=rngs,
+        )
 
 
 class Opt(_decoder.Decoder):

@@ -5,11 +5,9 @@ Source: Dosovitskiy et al. 2021, arXiv 2010.11929; numerics and names of paramet
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -17,21 +15,12 @@ from jaxtyping import Array, Float
 from gossamer.models import _hf
 from gossamer.models._model import Block, Flow, Model, Rescalable, Sublayer, numbered
 from gossamer.nn.attention import attend_freely
-from gossamer.nn.linear import FusedLinear, Linear, Positions, fuse
+from gossamer.nn.linear import Linear, Positions, QkvProjections
+from gossamer.nn.mlp import ACTIVATIONS, Mlp
 from gossamer.nn.norms import LayerNorm
 
 ViTActivation: TypeAlias = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu"]
 Pooling: TypeAlias = Literal["class", "mean"]
-
-_TANH = functools.partial(jax.nn.gelu, approximate=True)
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": _TANH,
-    "gelu_pytorch_tanh": _TANH,
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "relu": jax.nn.relu,
-}
-"""By the names of transformers, which has two for GELU by tanh."""
 
 MEAN_POOLED = "gossamer-vit"
 """The `model_type` of models that transformers has no class for: it refuses them, instead of
@@ -195,48 +184,19 @@ def patches(
     return cut.transpose(0, 1, 3, 5, 2, 4).reshape(batch, -1, channels * rows * columns)
 
 
-class ViTAttention(nnx.Module):
+class ViTAttention(QkvProjections):
     """Multi-head attention among all tokens of an image."""
 
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
         size, bias = config.hidden_size, config.qkv_bias
-        self.q_proj = Linear(size, size, bias=bias, rngs=rngs)
-        self.k_proj = Linear(size, size, bias=bias, rngs=rngs)
-        self.v_proj = Linear(size, size, bias=bias, rngs=rngs)
+        super().__init__(size, size, size, bias=bias, rngs=rngs)
         self.out_proj = Linear(size, size, bias=True, rngs=rngs)
-        self.qkv_proj: FusedLinear | None = None
         self.head_dim = config.head_dim
-
-    def fuse(self) -> None:
-        """Projects queries, keys and values by one product, where their kernels allow it."""
-        fused = fuse(self.q_proj, self.k_proj, self.v_proj)
-        if fused is not None:
-            self.qkv_proj = nnx.data(fused)
-            del self.q_proj, self.k_proj, self.v_proj
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Mixes tokens."""
-        if self.qkv_proj is None:
-            projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        else:
-            projected = self.qkv_proj(x)
-        heads = (*x.shape[:2], -1, self.head_dim)
-        queries, keys, values = (part.reshape(heads) for part in projected)
+        queries, keys, values = self.heads(x, self.head_dim)
         return self.out_proj(attend_freely(queries, keys, values, scale=self.head_dim**-0.5))
-
-
-class ViTMlp(nnx.Module):
-    r"""A feed-forward layer: :math:`\phi(x W_1 + b_1) W_2 + b_2`."""
-
-    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
-        hidden, wide = config.hidden_size, config.intermediate_size
-        self.fc1 = Linear(hidden, wide, bias=True, rngs=rngs)
-        self.fc2 = Linear(wide, hidden, bias=True, rngs=rngs)
-        self.activation = config.activation
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """Transforms each token by itself."""
-        return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
 
 
 class ViTBlock(Block):
@@ -263,7 +223,12 @@ class ViTBlock(Block):
         self.attention_norm = LayerNorm(config.hidden_size, epsilon=config.norm_epsilon)
         self.attention = ViTAttention(config, rngs)
         self.mlp_norm = LayerNorm(config.hidden_size, epsilon=config.norm_epsilon)
-        self.mlp = ViTMlp(config, rngs)
+        self.mlp = Mlp(
+            config.hidden_size,
+            config.intermediate_size,
+            activation=config.activation,
+            rngs=rngs,
+        )
 
     def through(self, flow: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Puts all tokens of images through."""

@@ -81,6 +81,40 @@ def fuse(*layers: Linear) -> FusedLinear | None:
     return FusedLinear(kernel, jnp.concatenate(biases) if biases else None, sizes)
 
 
+class QkvProjections(nnx.Module):
+    """Queries, keys and values of the same tokens; one product where the kernels allow it.
+
+    Attributes:
+        q_proj: of queries; gone once fused.
+        k_proj: of keys.
+        v_proj: of values.
+        qkv_proj: all three, once fused.
+    """
+
+    def __init__(
+        self, in_size: int, queries: int, keys: int, *, bias: bool, rngs: nnx.Rngs
+    ) -> None:
+        self.q_proj = Linear(in_size, queries, bias=bias, rngs=rngs)
+        self.k_proj = Linear(in_size, keys, bias=bias, rngs=rngs)
+        self.v_proj = Linear(in_size, keys, bias=bias, rngs=rngs)
+        self.qkv_proj: FusedLinear | None = None
+
+    def fuse(self) -> None:
+        """Projects queries, keys and values by one product, where their kernels allow it."""
+        fused = fuse(self.q_proj, self.k_proj, self.v_proj)
+        if fused is not None:
+            self.qkv_proj = nnx.data(fused)
+            del self.q_proj, self.k_proj, self.v_proj
+
+    def heads(self, x: Float[Array, "B T D"], head_dim: int) -> list[Float[Array, "B T _ H"]]:
+        """Queries, keys and values, cut in heads."""
+        if self.qkv_proj is None:
+            projected = [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
+        else:
+            projected = self.qkv_proj(x)
+        return [part.reshape(*x.shape[:2], -1, head_dim) for part in projected]
+
+
 def variable(weight: Kernel) -> nnx.Variable:
     """The variable that holds a weight of this type."""
     return nnx.Param(weight) if isinstance(weight, jax.Array) else CompressedParam(weight)

@@ -76,10 +76,9 @@ class ImageCorpus(Corpus):
 
     def evaluation(self, config: TrainingConfig) -> LabelledImages:
         """Images held out."""
-        found = LabelledImages(
-            self.processing.normalize(self.held_out.pixels), self.held_out.labels
-        )
-        return spread(found, config.evaluation_windows)
+        chosen = spread(np.arange(len(self.held_out)), config.evaluation_windows)
+        images = self.held_out.take(chosen)
+        return LabelledImages(self.processing.normalize(images.pixels), images.labels)
 
 
 class Labelled:

@@ -1,6 +1,7 @@
 """Pairs of texts as rows of tokens, several pairs in a row."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from gossamer.data import (
     Pair,
     PairRows,
+    PairTokens,
     Tokenizer,
     encode_pairs,
     pack_pairs,
@@ -89,7 +91,8 @@ class PairCorpus(Corpus):
     def examples(self, config: TrainingConfig) -> "Rows":
         """Rows of `context` tokens on either side, packed in an order that the seed gives."""
         order = np.random.default_rng(config.seed).permutation(len(self.learned))
-        return Rows(self._rows([self.learned[i] for i in order], config, "learn from"))
+        tokens = [self._learned_tokens[index] for index in order]
+        return Rows(_rows(tokens, config, "learn from"))
 
     def complete(self, checkpoint: Checkpoint) -> Checkpoint:
         """With the tokenizer."""
@@ -97,25 +100,32 @@ class PairCorpus(Corpus):
 
     def evaluation(self, config: TrainingConfig) -> PairRows:
         """Rows held out."""
-        return spread(self._rows(self.held_out, config, "hold out"), config.evaluation_windows)
+        tokens = encode_pairs(self.tokenizer, self.held_out)
+        return spread(_rows(tokens, config, "hold out"), config.evaluation_windows)
 
-    def _rows(self, pairs: Sequence[Pair], config: TrainingConfig, purpose: str) -> PairRows:
-        model = config.model
-        assert isinstance(model, T5Config)
-        tokens = encode_pairs(self.tokenizer, pairs)
-        fitting = [pair for pair in tokens if max(map(len, pair)) < config.length]
-        if left := len(tokens) - len(fitting):
-            if not fitting:
-                raise ValueError(
-                    f"None of the {len(tokens)} pairs to {purpose} fits in {config.length} "
-                    "tokens with the one that ends it; take a longer context."
-                )
-            warnings.warn(
-                f"{left} of {len(tokens)} pairs to {purpose} are longer than {config.length} "
-                "tokens with the one that ends them, and left out; a longer context takes them.",
-                stacklevel=2,
+    @functools.cached_property
+    def _learned_tokens(self) -> list[PairTokens]:
+        """Made once for all runs that learn from this."""
+        return encode_pairs(self.tokenizer, self.learned)
+
+
+def _rows(tokens: Sequence[PairTokens], config: TrainingConfig, purpose: str) -> PairRows:
+    """The pairs that fit in rows, packed; warns of those that do not."""
+    model = config.model
+    assert isinstance(model, T5Config)
+    fitting = [pair for pair in tokens if max(map(len, pair)) < config.length]
+    if left := len(tokens) - len(fitting):
+        if not fitting:
+            raise ValueError(
+                f"None of the {len(tokens)} pairs to {purpose} fits in {config.length} "
+                "tokens with the one that ends it; take a longer context."
             )
-        return pack_pairs(fitting, config.length, start_id=model.start_id, end_id=model.end_id)
+        warnings.warn(
+            f"{left} of {len(tokens)} pairs to {purpose} are longer than {config.length} "
+            "tokens with the one that ends them, and left out; a longer context takes them.",
+            stacklevel=3,
+        )
+    return pack_pairs(fitting, config.length, start_id=model.start_id, end_id=model.end_id)
 
 
 class Rows:
