@@ -71,9 +71,8 @@ class Train(Command):
         trained = train(
             config, folder=self.out, resume=self.resume, corpus=corpus, progress=console.stage
         )
-        with native_output_aside():
-            scores = task_scores(config, trained, corpus, console.stage)
-        return self._save(self.out, config, trained, corpus) | scores
+        saved = self._save(self.out, config, trained, corpus)
+        return saved | task_scores(config, trained, corpus, console.stage)
 
     def _check(self) -> None:
         if self.out is None:

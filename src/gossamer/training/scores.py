@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from gossamer.evaluation import Translations, bleu, bleu_steps
@@ -67,10 +69,12 @@ def translations(
         return greedy(step.model(weights), source, segments, most)
 
     most = config.length
+    # Of this process alone: sentences are, and weights may be laid out over several.
+    weights = {path: jnp.asarray(np.asarray(leaf)) for path, leaf in trained.weights.items()}
     return bleu(
         as_checkpoint(config, trained.weights, corpus),
         corpus.held_out,
         max_tokens=most,
         advance=advance,
-        decode=lambda source, segments: decode(trained.weights, source, segments, most),
+        decode=lambda source, segments: decode(weights, source, segments, most),
     )

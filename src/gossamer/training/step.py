@@ -168,8 +168,7 @@ class Step:
         """Loss and gradients at the forward weights, as means over the predictions of the batch."""
         count = self.config.accumulate
         if count == 1:
-            (loss, _), grads = jax.value_and_grad(self._loss, has_aux=True)(weights, batch, key)
-            return loss, grads
+            return jax.value_and_grad(self._mean_loss)(weights, batch, key)
         # Part k has the rows k, k + count, ...: each device cuts its own rows.
         parts = jax.tree.map(
             lambda rows: rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1), batch
@@ -188,11 +187,9 @@ class Step:
         ((loss, predictions), grads), _ = jax.lax.scan(add, zeros, (parts, jnp.arange(count)))
         return jax.tree.map(lambda sum_: sum_ / predictions, (loss, grads))
 
-    def _loss(
-        self, weights: Params, batch: Any, key: jax.Array
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def _mean_loss(self, weights: Params, batch: Any, key: jax.Array) -> Float[Array, ""]:
         total, predictions = self._summed_loss(weights, batch, key)
-        return total / predictions, predictions
+        return total / predictions
 
     def _summed_loss(
         self, weights: Params, batch: Any, key: jax.Array
