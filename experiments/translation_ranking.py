@@ -7,7 +7,7 @@ from Tatoeba's pairs (manythings.org/anki, 2018-05-13: 169,813 lines), with the 
 of both sides at 1:16 and at 2:4, or all kernels of the blocks at 1:16. All runs of a seed start
 from the same weights and see the same rows in the same order; what is compared is BLEU on 2,798
 sentences that no run learned from, by greedy search, and the loss, both with strict masks. The
-preset `translation-1:4-int4` is trained first, for `packed_translation.py`.
+preset `translation-1:4-int4` is trained too, for `packed_translation.py`.
 
 Hardware: one core, 11 minutes a run, four hours for all; `--seeds 0` and `--seeds 1 2` may run
 side by side. A run that is stopped goes on from its checkpoint under `--work`; one whose line is in
@@ -80,12 +80,19 @@ class Run:
 
 
 def runs(seeds: Sequence[int]) -> list[Run]:
-    """Those at 1:16 first, seed by seed."""
-    asked = [Run(PACKED, NM(1, 4), 0)] if 0 in seeds else []
-    for seed in seeds:
-        asked += [Run("dense", None, seed)]
-        asked += [Run(name, NM(1, 16), seed, kernels) for kernels in KERNELS for name in COMPARED]
-    return asked + [Run(name, NM(2, 4), seed) for seed in seeds for name in COMPARED]
+    """All seeds of a comparison before the next one."""
+
+    def compared(pattern: NM, kernels: str) -> list[Run]:
+        return [Run(name, pattern, seed, kernels) for seed in seeds for name in COMPARED]
+
+    packed = [Run(PACKED, NM(1, 4), 0)] if 0 in seeds else []
+    return [
+        *(Run("dense", None, seed) for seed in seeds),
+        *compared(NM(1, 16), "feed-forward"),
+        *packed,
+        *compared(NM(1, 16), "all of the blocks"),
+        *compared(NM(2, 4), "feed-forward"),
+    ]
 
 
 def measure(run: Run, corpus: Corpus, pairs: str, work: pathlib.Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gossamer.data import read_pairs
-from gossamer.evaluation import bleu
+from gossamer.evaluation import bleu, given_translations
 from gossamer.inference import translate
 from gossamer.loading import load, save
 from tests.compression.tiny_t5 import random_pairs, tiny_t5, write_pairs
@@ -31,14 +31,17 @@ def test_eval_gives_the_bleu(gossamer, t5, pairs):
     assert "BLEU: 1/1" in outcome.err
     given = read_pairs(pairs)
     first = list(dict.fromkeys(pair.source for pair in given))[:3]
-    want = bleu(load(t5), [pair for pair in given if pair.source in first])
+    chosen = [pair for pair in given if pair.source in first]
+    want, likelihood = bleu(load(t5), chosen), given_translations(load(t5), chosen)
     assert (got["bleu"], got["signature"]) == (want.bleu, want.signature)
+    assert got["cross_entropy"] == likelihood.cross_entropy
     assert (got["sentences"], got["source"]) == (3, "some.tsv")
     assert got["words_per_second"] > 0
     assert got["seconds"] > 0
     shown = gossamer("eval", t5, "--pairs", pairs, "--sentences", 3)
     assert shown.out.startswith(f"BLEU {want.bleu:.2f} on 3 sentences of some.tsv")
     assert want.signature in shown.out
+    assert f"cross-entropy {likelihood.cross_entropy:.4f} a token" in shown.out
 
 
 def test_compress_reports_the_bleu_before_and_after(gossamer, t5, pairs, tmp_path):
@@ -50,8 +53,10 @@ def test_compress_reports_the_bleu_before_and_after(gossamer, t5, pairs, tmp_pat
     report = json.loads((tmp_path / "small" / "report.json").read_text())
     assert (report["method"], report["calibration"]["rows"]) == ("sparsegpt", 2)
     given = ["--pairs", pairs, "--sentences", 3, "--json"]
-    assert report["bleu"]["before"] == gossamer("eval", t5, *given).json()["bleu"]
-    assert report["bleu"]["after"] == gossamer("eval", tmp_path / "small", *given).json()["bleu"]
+    for when, model in (("before", t5), ("after", tmp_path / "small")):
+        alone = gossamer("eval", model, *given).json()
+        assert report["bleu"][when] == alone["bleu"]
+        assert report["bleu"][f"cross_entropy_{when}"] == alone["cross_entropy"]
     assert report["perplexity"] is report["accuracy"] is None
     text = (tmp_path / "small" / "report.md").read_text()
     assert f"BLEU {report['bleu']['before']:.2f} before" in text
@@ -85,7 +90,8 @@ def test_the_help_says_what_an_encoder_decoder_generates(gossamer):
     [
         (["eval", "T5"], "is an encoder-decoder: give texts and their translations by --pairs"),
         (["eval", "T5", "--text", "a.txt"], "--text is for language models: give --pairs"),
-        (["eval", "T5", "--images", "digits"], "--images is for models that classify them: give"),
+        (["eval", "T5", "--windows", "3"], "--windows is for language models: give --pairs"),
+        (["eval", "T5", "--images", "digits"], "--images is for models that classify images: give"),
         (["eval", "LLAMA", "--pairs", "PAIRS"], "--pairs is for encoder-decoders: give --text"),
         (["eval", "T5", "--pairs", "EMPTY"], "empty.tsv is empty"),
         (["eval", "T5", "--pairs", "COLUMN"], "each line needs two texts with a tab between them"),

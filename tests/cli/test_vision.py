@@ -67,12 +67,17 @@ def test_compress_without_images_leaves_accuracy_out(gossamer, vit, tmp_path):
     [
         (["eval", "VIT"], "classifies images: give some by --images"),
         (["eval", "VIT", "--text", "a.txt"], "--text is for language models: give --images"),
+        (["eval", "VIT", "--context", "64"], "--context is for language models: give --images"),
+        (
+            ["compress", "VIT", "--recipe", "int8", "--out", "OUT", "--windows", "2"],
+            "--windows is for language models: give --images",
+        ),
         (["eval", "LLAMA", "--images", "digits"], "is a language model, and --images is for"),
         (["eval", "VIT", "--images", "digits"], "got 8 x 8 pixels"),
         (["generate", "VIT", "--prompt", "a"], "continue a text, and a ViTConfig is of another"),
         (
             ["compress", "VIT", "--recipe", "2:4", "--out", "OUT"],
-            "Method 'sparsegpt' needs calibration images",
+            "Method 'sparsegpt' needs calibration images; give a folder",
         ),
         (["interplay", "VIT", "--out", "OUT"], "continue a text, and a ViTConfig is of another"),
         (

@@ -210,7 +210,7 @@ def test_calibration_images_are_drawn_by_the_seed_and_none_twice():
 
 def test_what_does_not_suit_the_model_is_told_before_any_weight_is_read(calibration):
     broken = tiny_vit().with_tensors({"norm.scale": np.full(64, np.nan, np.float32)})
-    with pytest.raises(ValueError, match=r"'wanda' needs calibration images; give some"):
+    with pytest.raises(ValueError, match=r"'wanda' needs calibration images; give a folder"):
         one_shot(broken, SPARSE, method="wanda")
     tokens = Calibration(text="random", tokens=np.zeros((2, 8), np.int32))
     with pytest.raises(ValueError, match="continue a text, and a ViTConfig"):

@@ -7,6 +7,7 @@ import pytest
 
 from gossamer.data import Images, read_images
 from gossamer.evaluation import accuracy, accuracy_steps, check_images, classification, model_images
+from gossamer.inference import blockwise
 from gossamer.models import build
 from tests.compression.tiny_vit import CONFIG, PROCESSING, random_images, tiny_vit
 from tests.inference.tiny import tiny
@@ -52,7 +53,7 @@ def test_images_in_groups_count_as_all_at_once(model, monkeypatch, count):
     calls = []
     whole = accuracy(model, images, advance=lambda: calls.append(1))
     assert len(calls) == accuracy_steps(model, images) == 2
-    monkeypatch.setattr(classification, "GROUP_BYTES", 100 * 4 * 10 * 64)  # tokens of 100 images
+    monkeypatch.setattr(blockwise, "GROUP_BYTES", 100 * 4 * 10 * 64)  # tokens of 100 images
     calls.clear()
     parts = accuracy(model, images, advance=lambda: calls.append(1))
     assert len(calls) == accuracy_steps(model, images) == 2 * -(-count // 102)

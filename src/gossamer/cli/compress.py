@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gossamer.compression import EvaluationData, Method
     from gossamer.loading import Checkpoint
 
+WINDOWS = 4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compress(Command):
@@ -81,8 +83,8 @@ class Compress(Command):
     a part that calibration does not read."""
     context: int | None = None
     """Tokens of a perplexity window. Without it, 1024 or the model's positions."""
-    windows: int = 4
-    """Windows of the perplexity before and after; 0 leaves it out."""
+    windows: int | None = None
+    """Windows of the perplexity before and after; 0 leaves it out. Without it, 4."""
     images: str | None = None
     """Labelled images for a vision model's accuracy before and after: a folder with a sub-folder
     for each class, an .npz with x and y, or the word digits. Without it, accuracy is left out."""
@@ -97,7 +99,7 @@ class Compress(Command):
     def run(self, console: Console) -> dict[str, Any]:
         """Compresses; returns what `report.json` holds."""
         check_free(self.out, self.overwrite)
-        if min(self.sequences, self.sequence_length) < 1 or self.windows < 0:
+        if min(self.sequences, self.sequence_length) < 1 or (self.windows or 0) < 0:
             raise WrongUseError("--sequences and --sequence-length need 1 or more, --windows 0.")
         check_sentences(self.sentences, self.pairs)
         from gossamer.compression import one_shot
@@ -128,16 +130,22 @@ class Compress(Command):
         from gossamer.evaluation import model_images
         from gossamer.models import decoder_config
 
-        judge = judged_by(checkpoint, text=self.text, images=self.images, pairs=self.pairs)
+        judge = judged_by(
+            checkpoint,
+            text={"text": self.text, "context": self.context, "windows": self.windows},
+            images={"images": self.images},
+            pairs={"pairs": self.pairs},
+        )
         if judge == "images":
             return model_images(checkpoint, self.images) if self.images else None
         if judge == "pairs":
             found = self.pairs
             return evaluation_pairs(checkpoint, found, self.sentences) if found else None
-        if not self.windows:
+        windows = WINDOWS if self.windows is None else self.windows
+        if not windows:
             return None
         context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
-        return evaluation_windows(checkpoint, self.text, context, self.windows)
+        return evaluation_windows(checkpoint, self.text, context, windows)
 
     def _method(self) -> "Method | None":
         """The method with the settings that were given."""

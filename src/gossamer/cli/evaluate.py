@@ -1,6 +1,7 @@
 """`gossamer eval`: a model's perplexity on a text, accuracy on images, or BLEU on pairs."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -11,6 +12,8 @@ from gossamer.cli.texts import evaluation_windows
 
 if TYPE_CHECKING:
     from gossamer.loading import Checkpoint
+
+WINDOWS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,8 @@ class Evaluate(Command):
     """Text file, UTF-8, perhaps .gz or .xz. Without it, a text that every Python has."""
     context: int | None = None
     """Tokens of a window. Without it, 1024 or the model's positions."""
-    windows: int = 8
-    """How many windows, from the start of the text."""
+    windows: int | None = None
+    """How many windows, from the start of the text. Without it, 8."""
     images: str | None = None
     """Labelled images for a vision model: a folder with a sub-folder for each class, an .npz with x
     and y, or the word digits."""
@@ -44,20 +47,26 @@ class Evaluate(Command):
 
     def run(self, console: Console) -> dict[str, Any]:
         """Evaluates; see `gossamer.evaluation.Perplexity`, `Accuracy`, `Translations`."""
-        if self.windows < 1 or (self.context is not None and self.context < 2):
+        windows = WINDOWS if self.windows is None else self.windows
+        if windows < 1 or (self.context is not None and self.context < 2):
             raise WrongUseError("--windows needs 1 or more and --context 2 or more.")
         check_sentences(self.sentences, self.pairs)
         from gossamer.evaluation import perplexity
         from gossamer.models import decoder_config
 
         checkpoint = open_model(self.model, self.activations)
-        judge = judged_by(checkpoint, text=self.text, images=self.images, pairs=self.pairs)
+        judge = judged_by(
+            checkpoint,
+            text={"text": self.text, "context": self.context, "windows": self.windows},
+            images={"images": self.images},
+            pairs={"pairs": self.pairs},
+        )
         if judge == "images":
             return self._accuracy(checkpoint, console)
         if judge == "pairs":
             return self._bleu(checkpoint, console)
         context = self.context or min(1024, decoder_config(checkpoint.config).max_positions)
-        cut = evaluation_windows(checkpoint, self.text, context, self.windows)
+        cut = evaluation_windows(checkpoint, self.text, context, windows)
         advance = console.stage("perplexity", checkpoint.config.num_blocks)
         return dataclasses.asdict(perplexity(checkpoint, cut.tokens, advance)) | {"text": cut.text}
 
@@ -75,7 +84,7 @@ class Evaluate(Command):
         return dataclasses.asdict(found) | {"source": images.source}
 
     def _bleu(self, checkpoint: "Checkpoint", console: Console) -> dict[str, Any]:
-        from gossamer.evaluation import bleu, bleu_steps
+        from gossamer.evaluation import bleu, bleu_steps, given_translations
 
         if self.pairs is None:
             raise ValueError(
@@ -85,11 +94,16 @@ class Evaluate(Command):
         given = evaluation_pairs(checkpoint, self.pairs, self.sentences)
         advance = console.stage("BLEU", bleu_steps(given.pairs))
         found = bleu(checkpoint, given.pairs, max_tokens=given.max_tokens, advance=advance)
+        stage = functools.partial(console.stage, "cross-entropy")
+        likelihood = given_translations(checkpoint, given.pairs, stage)
         names = ("bleu", "signature", "sentences", "seconds", "words_per_second")
-        return {name: getattr(found, name) for name in names} | {"source": given.source}
+        result = {name: getattr(found, name) for name in names}
+        names = ("cross_entropy", "predictions")
+        result |= {name: getattr(likelihood, name) for name in names}
+        return result | {"source": given.source}
 
     def show(self, result: dict[str, Any], console: Console) -> None:
-        """One line."""
+        """One line, or two."""
         if "accuracy" in result:
             console.out.print(
                 f"accuracy {result['accuracy']:.2%}, cross-entropy {result['cross_entropy']:.4f}, "
@@ -101,6 +115,10 @@ class Evaluate(Command):
                 f"BLEU {result['bleu']:.2f} on {result['sentences']} sentences of "
                 f"{result['source']}, in {result['seconds']:.1f} s, "
                 f"{result['words_per_second']:.0f} words/s ({result['signature']})"
+            )
+            console.out.print(
+                f"cross-entropy {result['cross_entropy']:.4f} a token of what people wrote, over "
+                f"{result['predictions']} predictions"
             )
             return
         console.out.print(

@@ -1,5 +1,6 @@
 """What commands that run a model share: opening it, and what it is judged by."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _IS: dict[Judge, str] = {
 }
 _ARE: dict[Judge, str] = {
     "text": "language models",
-    "images": "models that classify them",
+    "images": "models that classify images",
     "pairs": "encoder-decoders",
 }
 
@@ -37,17 +38,17 @@ def open_model(model: str, activations: Activations | None) -> "Checkpoint":
 def judged_by(
     checkpoint: "Checkpoint",
     *,
-    text: str | None = None,
-    images: str | None = None,
-    pairs: str | None = None,
+    text: Mapping[str, str | int | None],
+    images: Mapping[str, str | int | None],
+    pairs: Mapping[str, str | int | None],
 ) -> Judge:
     """What a model is judged by, after its kind.
 
     Args:
         checkpoint: the model.
-        text: of the option --text.
-        images: of the option --images.
-        pairs: of the option --pairs.
+        text: options for language models by name; those that are not None were given.
+        images: options for vision models.
+        pairs: options for encoder-decoders.
 
     Raises:
         ValueError: an option is for another kind of model.
@@ -60,12 +61,14 @@ def judged_by(
         judge = "images"
     elif isinstance(config, T5Config):
         judge = "pairs"
-    given: dict[Judge, str | None] = {"text": text, "images": images, "pairs": pairs}
-    for option, value in given.items():
-        if value is not None and option != judge:
+    kinds: dict[Judge, Mapping[str, str | int | None]]
+    kinds = {"text": text, "images": images, "pairs": pairs}
+    for kind, options in kinds.items():
+        given = [name for name, value in options.items() if value is not None]
+        if given and kind != judge:
             raise ValueError(
-                f"Model {checkpoint.source.get('name')!r} {_IS[judge]}, and --{option} is for "
-                f"{_ARE[option]}: give --{judge}."
+                f"Model {checkpoint.source.get('name')!r} {_IS[judge]}, and --{given[0]} is for "
+                f"{_ARE[kind]}: give --{judge}."
             )
     return judge
 

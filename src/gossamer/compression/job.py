@@ -96,7 +96,10 @@ class Job:
 def _wanted(checkpoint: Checkpoint) -> str:
     """What a method is to be given that needs a calibration."""
     if isinstance(checkpoint.config, ViTConfig):
-        return "calibration images; give some"
+        return (
+            "calibration images; give a folder with a sub-folder for each class, an .npz or the "
+            "word digits (--calibration images)"
+        )
     if isinstance(checkpoint.config, T5Config):
         return (
             "calibration pairs, and there are none built in; give a text file with two columns and "

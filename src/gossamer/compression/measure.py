@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
@@ -12,6 +13,7 @@ from jaxtyping import Int
 from gossamer.compression.report import AccuracyChange, BleuChange, PerplexityChange
 from gossamer.data import Images, Pair
 from gossamer.evaluation import (
+    GivenTranslations,
     Translations,
     accuracy,
     accuracy_steps,
@@ -20,6 +22,7 @@ from gossamer.evaluation import (
     check_images,
     check_pairs,
     check_windows,
+    given_translations,
     perplexity,
 )
 from gossamer.loading import Checkpoint
@@ -167,9 +170,8 @@ def _measure_bleu(
     clock: Clock,
     progress: Progress,
 ) -> BleuChange:
-    steps = bleu_steps(evaluation.pairs)
-    before, after = (
-        _bleu(checkpoint, evaluation, f"BLEU {when}", steps, clock, progress)
+    (before, loss_before), (after, loss_after) = (
+        _translated(checkpoint, evaluation, when, clock, progress)
         for checkpoint, when in ((dense, "before"), (compressed, "after"))
     )
     return BleuChange(
@@ -178,21 +180,18 @@ def _measure_bleu(
         signature=before.signature,
         before=before.bleu,
         after=after.bleu,
+        cross_entropy_before=loss_before.cross_entropy,
+        cross_entropy_after=loss_after.cross_entropy,
     )
 
 
-def _bleu(
-    checkpoint: Checkpoint,
-    evaluation: PairEvaluation,
-    stage: str,
-    steps: int,
-    clock: Clock,
-    progress: Progress,
-) -> Translations:
-    with clock.stage(stage):
-        return bleu(
-            checkpoint,
-            evaluation.pairs,
-            max_tokens=evaluation.max_tokens,
-            advance=progress(stage, steps),
-        )
+def _translated(
+    checkpoint: Checkpoint, evaluation: PairEvaluation, when: str, clock: Clock, progress: Progress
+) -> tuple[Translations, GivenTranslations]:
+    """What the model writes itself, and how likely it holds what people wrote."""
+    pairs, written, given = evaluation.pairs, f"BLEU {when}", f"cross-entropy {when}"
+    with clock.stage(written):
+        advance = progress(written, bleu_steps(pairs))
+        found = bleu(checkpoint, pairs, max_tokens=evaluation.max_tokens, advance=advance)
+    with clock.stage(given):
+        return found, given_translations(checkpoint, pairs, functools.partial(progress, given))

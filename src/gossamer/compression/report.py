@@ -45,13 +45,18 @@ class AccuracyChange:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BleuChange:
-    """BLEU (0 to 100) before and after, on the same sentences, and how sacrebleu counted."""
+    """BLEU (0 to 100) and cross-entropy (nats a token of the targets) before and after.
+
+    Both are on the same pairs; the signature tells how sacrebleu counted.
+    """
 
     source: str
     sentences: int
     signature: str
     before: float
     after: float
+    cross_entropy_before: float
+    cross_entropy_after: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,7 +174,8 @@ def _summary(report: Report) -> Iterable[str]:
     if change := report.bleu:
         yield (
             f"BLEU {change.before:.2f} before, {change.after:.2f} after, on {change.sentences} "
-            f"sentences of {change.source} ({change.signature})"
+            f"sentences of {change.source} ({change.signature}; cross-entropy "
+            f"{change.cross_entropy_before:.3f} and {change.cross_entropy_after:.3f} a token)"
         )
     if report.calibration:
         yield f"calibrated on {_calibration(report.calibration)}, seed {report.seed}"

@@ -8,10 +8,18 @@ from gossamer.evaluation.classification import (
     model_images,
 )
 from gossamer.evaluation.perplexity import Perplexity, check_windows, perplexity
-from gossamer.evaluation.translation import Translations, bleu, bleu_steps, check_pairs
+from gossamer.evaluation.translation import (
+    GivenTranslations,
+    Translations,
+    bleu,
+    bleu_steps,
+    check_pairs,
+    given_translations,
+)
 
 __all__ = [
     "Accuracy",
+    "GivenTranslations",
     "Perplexity",
     "Translations",
     "accuracy",
@@ -21,6 +29,7 @@ __all__ = [
     "check_images",
     "check_pairs",
     "check_windows",
+    "given_translations",
     "model_images",
     "perplexity",
 ]

@@ -14,13 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from gossamer.data import Images, read_images
-from gossamer.inference.blockwise import TOKENS_PER_CALL, batches, begin, run_blocks
+from gossamer.inference.blockwise import batches, begin, group_size, run_blocks
 from gossamer.loading import Checkpoint
 from gossamer.models import ViT, ViTConfig, build_ends, classifier_config
-
-GROUP_BYTES = 256 << 20
-"""Tokens of the images that walk through the blocks together; more images walk in several groups,
-which read the weights again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,12 +139,8 @@ def _label_names(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def _group_size(config: ViTConfig, count: int) -> int:
-    """How many images walk together: whole batches, and equal groups."""
-    tokens = config.num_patches + 1
-    batch = min(count, max(1, TOKENS_PER_CALL // tokens))
-    most = max(1, GROUP_BYTES // (4 * tokens * config.hidden_size * batch))  # batches of a group
-    groups = -(-count // (most * batch))
-    return -(-count // (groups * batch)) * batch
+    """How many images walk together."""
+    return group_size(count, config.num_patches + 1, config.hidden_size)
 
 
 def _scores(

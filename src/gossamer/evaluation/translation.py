@@ -1,22 +1,34 @@
-"""How near a model's translations come to those that people wrote."""
+"""How near a model comes to translations that people wrote, and how likely it holds these."""
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from gossamer.data import Pair
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gossamer.data import Pair, PairRows, encode_pairs, pack_pairs
+from gossamer.evaluation.likelihood import loss_sum
+from gossamer.inference.blockwise import begin, group_size, run_blocks
 from gossamer.inference.encoder_decoder import (
     Decode,
     batches_of,
+    encoder_decoder_config,
     source_tokens,
     translate,
     translate_with,
 )
 from gossamer.loading import Checkpoint
+from gossamer.models import T5Inputs, build_ends
+from gossamer.models.t5 import T5Flow
 
 BATCH = 64
 """Sentences translated at once."""
+ROW = 256
+"""Tokens of a row on either side, which several pairs share; more where a pair is longer."""
 
 
 _NO_PAIRS = "There are no pairs to translate."
@@ -112,3 +124,87 @@ def bleu(
         seconds=seconds,
         texts=tuple(zip(sources, written, strict=True)),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GivenTranslations:
+    """How likely a model holds translations that people wrote.
+
+    Attributes:
+        cross_entropy: mean negative log-likelihood, in nats a token of the model's own tokenizer,
+            the token that ends each translation included.
+        predictions: tokens predicted.
+        seconds: wall time, reading the weights and compiling included.
+    """
+
+    cross_entropy: float
+    predictions: int
+    seconds: float
+
+
+def given_translations(
+    checkpoint: Checkpoint,
+    pairs: Sequence[Pair],
+    stage: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
+) -> GivenTranslations:
+    """Measures how well the model predicts each token of the targets from those before it.
+
+    Every pair counts, also where a source has several. Models compare by it where they share a
+    tokenizer.
+
+    Args:
+        checkpoint: an encoder-decoder with its tokenizer, dense or packed; blocks are read one at a
+            time.
+        pairs: sources and targets.
+        stage: told the number of steps, returns what is called after each.
+
+    Raises:
+        ValueError: see `check_pairs`; the likelihood is not finite.
+    """
+    start = time.perf_counter()
+    check_pairs(checkpoint, pairs)
+    config = encoder_decoder_config(checkpoint.config)
+    rows = _rows(checkpoint, pairs)
+    size = group_size(*rows.source.shape, 2 * config.hidden_size)
+    groups = list(_groups(rows, size))
+    advance = stage(len(groups) * config.num_blocks)
+    graph, state = nnx.split(build_ends(config, checkpoint.read))
+    losses = []
+    for group in groups:
+        columns = group.source, group.target, group.source_segments, group.target_segments
+        flow = begin(checkpoint, T5Inputs(*map(jnp.asarray, columns)))
+        flow = run_blocks(checkpoint, flow, advance)
+        assert isinstance(flow, T5Flow)
+        counted = group.target_segments != 0
+        losses += [
+            float(loss_sum(graph, state, *row))
+            for row in zip(flow.target, jnp.asarray(group.labels), counted, strict=True)
+        ]
+    predictions = int(np.count_nonzero(rows.target_segments))
+    mean = math.fsum(losses) / predictions
+    if not math.isfinite(mean):
+        raise ValueError(
+            f"The likelihood of model {checkpoint.source.get('name')!r} is {mean}: its weights or "
+            "activations hold NaN or Inf, or its logits overflow; check the source with `inspect`."
+        )
+    seconds = time.perf_counter() - start
+    return GivenTranslations(cross_entropy=mean, predictions=predictions, seconds=seconds)
+
+
+def _rows(checkpoint: Checkpoint, pairs: Sequence[Pair]) -> PairRows:
+    """All pairs in rows of one length."""
+    config = encoder_decoder_config(checkpoint.config)
+    tokens = encode_pairs(checkpoint.require_tokenizer(), pairs)
+    # The short side counts too: rows of one pair need no more than it has.
+    total = max(sum(len(pair[side]) + 1 for pair in tokens) for side in (0, 1))
+    longest = max(len(side) + 1 for pair in tokens for side in pair)
+    length = max(longest, min(total, ROW))
+    return pack_pairs(tokens, length, start_id=config.start_id, end_id=config.end_id)
+
+
+def _groups(rows: PairRows, size: int) -> Iterator[PairRows]:
+    """The rows in groups of one size, the last filled up with padding: one function serves all."""
+    for first in range(0, len(rows.source), size):
+        parts = [column[first : first + size] for column in rows]
+        missing = size - len(parts[0])
+        yield PairRows(*(np.pad(part, ((0, missing), (0, 0))) for part in parts))

@@ -17,6 +17,9 @@ from gossamer.models import Block, Flow, build_block, build_ends, rows
 
 TOKENS_PER_CALL = 1024
 """Tokens that go through a block in one call. Tried: 8192, products 30 % slower on two cores."""
+GROUP_BYTES = 256 << 20
+"""Hidden states that walk through the blocks together; more inputs walk in several groups, which
+read the weights again."""
 
 
 def begin(checkpoint: Checkpoint, inputs: Any) -> Flow:
@@ -59,6 +62,20 @@ def batches(flow: Flow) -> Iterator[Flow]:
     step = max(size for size in range(1, min(most, count) + 1) if count % size == 0)
     for start in range(0, count, step):
         yield rows(flow, start, start + step)
+
+
+def group_size(count: int, tokens: int, token_size: int) -> int:
+    """How many of `count` inputs walk together: whole batches, and equal groups.
+
+    Args:
+        count: inputs in all.
+        tokens: of an input.
+        token_size: float32 numbers that a token is on its way.
+    """
+    batch = min(count, max(1, TOKENS_PER_CALL // tokens))
+    most = max(1, GROUP_BYTES // (4 * tokens * token_size * batch))  # batches of a group
+    groups = -(-count // (most * batch))
+    return -(-count // (groups * batch)) * batch
 
 
 @functools.partial(jax.jit, static_argnums=0)

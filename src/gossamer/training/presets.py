@@ -47,8 +47,8 @@ TRANSLATOR = T5Config(
     intermediate_size=512,
     num_layers=2,
     num_decoder_layers=2,
-    num_heads=4,
-    head_dim=32,
+    num_heads=8,
+    head_dim=16,
     buckets=16,
     max_distance=32,
     scaled_output=False,
@@ -61,7 +61,9 @@ _TRANSLATION = TrainingConfig(
     steps=3000,
     batch=16,
     context=64,
-    optimizer=AdamW(learning_rate=2e-3, warmup=200, weight_decay=0.01),
+    # Tried, BLEU of a dense run: 4 heads of 32, second moments that decay by 0.999, 14.1, and with
+    # half the learning rate 16.7; by 0.98, as Vaswani et al. 2017 have it, 16.1; 8 heads too, 21.2.
+    optimizer=AdamW(learning_rate=2e-3, warmup=200, weight_decay=0.01, b2=0.98),
     log_every=50,
     checkpoint_every=500,
 )
