@@ -1,0 +1,138 @@
+"""Chips as planners see them: peaks, memories, links, watts, each with its source."""
+
+import dataclasses
+import functools
+import importlib.resources
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from gossamer import plain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """The constants of one accelerator; None where none is known.
+
+    Attributes:
+        bf16_flops: peak floating-point operations a second, a multiply-add counted as two.
+        int8_ops: the same of products of int8; None where they are no faster than bf16.
+        sparse_speedup: how many times the peak is with 2:4 weights; 1 where zeros are multiplied.
+        memory_bytes: of the large memory (HBM or DRAM).
+        memory_bandwidth: of it, in bytes a second.
+        link_bandwidth: of one link to a neighbour, in bytes a second and direction.
+        torus_axes: of the network: 3 for a 3D torus, 2 for a 2D torus; 0 where chips are joined by
+            switches, and `links` of them leave each chip.
+        links: how many leave a chip.
+        chips_per_host: that share a host.
+        clock_hz: of the matrix unit.
+        array_size: rows and columns of one matrix unit.
+        arrays: matrix units.
+        vector_lanes: one-dimensional units, for softmax.
+        on_chip_bytes: memory on the chip that software addresses.
+        on_chip_bandwidth: of it, in bytes a second.
+        watts: mean power of chip and memory while it runs.
+        idle_watts: while it does not.
+        sources: of each constant: where it is found. Tags as in the literature's sheets: [P] the
+            maker's paper, [D] derived, [S] another source, [G] general knowledge.
+    """
+
+    name: str
+    bf16_flops: float
+    int8_ops: float | None = None
+    sparse_speedup: float = 1.0
+    memory_bytes: float
+    memory_bandwidth: float
+    link_bandwidth: float | None = None
+    torus_axes: int = 0
+    links: int = 0
+    chips_per_host: int | None = None
+    clock_hz: float | None = None
+    array_size: int | None = None
+    arrays: int | None = None
+    vector_lanes: int | None = None
+    on_chip_bytes: float | None = None
+    on_chip_bandwidth: float | None = None
+    watts: float | None = None
+    idle_watts: float | None = None
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            zero_is_right = field.name in ("torus_axes", "links")
+            numeric = isinstance(value, int | float)
+            if numeric and not (value > 0 or (zero_is_right and value == 0)):
+                raise ValueError(f"{field.name} of a chip needs to be positive, got {value}")
+        if self.torus_axes not in (0, 2, 3):
+            raise ValueError(f"torus_axes of a chip needs 0, 2 or 3, got {self.torus_axes}")
+        names = {field.name for field in dataclasses.fields(self)} - {"name", "sources"}
+        if unknown := set(self.sources) - names:
+            raise ValueError(f"sources of a chip names {sorted(unknown)}, which are no constants")
+
+    @property
+    def ridge(self) -> float:
+        """FLOPs a byte of memory above which bf16 products are bound by the peak."""
+        return self.bf16_flops / self.memory_bandwidth
+
+
+def read_chips(file: str | pathlib.Path) -> dict[str, Chip]:
+    """Reads a YAML file of chips: a mapping from each name to the fields of `Chip`.
+
+    Raises:
+        ValueError: the file cannot be read, or a field is unknown, missing or malformed; all faults
+            are named.
+    """
+    try:
+        text = pathlib.Path(file).read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"The chips {str(file)!r} cannot be read: {error}") from error
+    return _chips(data, str(file))
+
+
+@functools.cache
+def builtin_chips() -> Mapping[str, Chip]:
+    """The chips that are known without a file, by name."""
+    file = importlib.resources.files("gossamer.planning") / "chips.yaml"
+    return _chips(yaml.safe_load(file.read_text(encoding="utf-8")), "chips.yaml")
+
+
+def find_chip(name: str, more: Mapping[str, Chip] | None = None) -> Chip:
+    """A chip by its name.
+
+    Args:
+        name: such as `tpu-v4`.
+        more: chips of the user's own, which come before those built in.
+
+    Raises:
+        ValueError: there is none of that name.
+
+    Example:
+        >>> round(find_chip("tpu-v4").ridge)
+        229
+    """
+    known = {**builtin_chips(), **(more or {})}
+    if name not in known:
+        raise ValueError(
+            f"There is no chip {name!r}; known are {', '.join(sorted(known))}. Others are described "
+            "in a YAML file."
+        )
+    return known[name]
+
+
+def _chips(data: Any, where: str) -> dict[str, Chip]:
+    if not isinstance(data, Mapping) or not data:
+        raise ValueError(f"The chips {where!r} need a mapping from names to constants.")
+    reader = plain.Reader({})
+    found = {
+        str(name): reader.build(
+            Chip, {"name": str(name), **fields} if isinstance(fields, Mapping) else fields, name
+        )
+        for name, fields in data.items()
+    }
+    if reader.faults:
+        raise ValueError(f"The chips {where!r} are not valid: " + "; ".join(reader.faults) + ".")
+    return found
