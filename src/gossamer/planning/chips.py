@@ -117,8 +117,8 @@ def find_chip(name: str, more: Mapping[str, Chip] | None = None) -> Chip:
     known = {**builtin_chips(), **(more or {})}
     if name not in known:
         raise ValueError(
-            f"There is no chip {name!r}; known are {', '.join(sorted(known))}. Others are described "
-            "in a YAML file."
+            f"There is no chip {name!r}; known are {', '.join(sorted(known))}. Others are "
+            "described in a YAML file."
         )
     return known[name]
 
