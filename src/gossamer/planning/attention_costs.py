@@ -1,0 +1,312 @@
+r"""Seconds and bytes of one layer's attention under a given mapping, fused as FLAT does and not.
+
+Fused, one loop over tiles of heads and rows makes a tile of scores, its softmax and its product
+with values, one after the other on the same matrix unit. Transfers and arithmetic overlap, so the
+slowest resource sets the time. Not fused, each step runs to its end before the next begins.
+
+Source: Kao et al., "FLAT", ASPLOS 2023, arXiv 2107.06419. Softmax, which FLAT takes for free, is
+charged as FuseMax does (Nayak et al., MICRO 2024, arXiv 2406.10491, and its artifact): four
+operations a score, and two transfers of the scores where they are in memory.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from gossamer.planning.attention_footprints import check_rows
+from gossamer.planning.attention_mappings import (
+    AttentionMapping,
+    Demand,
+    attend_demand,
+    logit_demand,
+)
+from gossamer.planning.attention_shapes import AttentionShape
+from gossamer.planning.chips import Chip
+
+Resource: TypeAlias = Literal["array", "softmax", "buffer", "memory"]
+
+SOFTMAX_OPERATIONS = 4
+"""Of one lane, a score: maximum, exponential of the difference, sum, division."""
+SOFTMAX_ACCESSES = 5
+"""Of the buffer, a score: read for the maximum, read and written twice after it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What overlaps in time, and the seconds that each resource is needed for.
+
+    Attributes:
+        name: `fused`, or `logit`, `softmax` and `attend`.
+        array: seconds of the matrix unit.
+        softmax: of the one-dimensional lanes; 0 where softmax is taken for free.
+        buffer: of the bandwidth on the chip; 0 where the chip's is not known.
+        memory: of the bandwidth off the chip.
+    """
+
+    name: str
+    array: float
+    softmax: float
+    buffer: float
+    memory: float
+
+    @property
+    def seconds(self) -> float:
+        """Until the slowest is done."""
+        return max(self.array, self.softmax, self.buffer, self.memory)
+
+    @property
+    def limit(self) -> Resource:
+        """The slowest resource."""
+        names: tuple[Resource, ...] = ("array", "softmax", "buffer", "memory")
+        return max(names, key=lambda name: getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionCost:
+    """What one layer's attention costs under one mapping.
+
+    Attributes:
+        shape: sizes.
+        mapping: how it is computed.
+        phases: that follow one another; one if one loop does all.
+        ideal_seconds: of both products if nothing but the full array limited them.
+        memory_bytes: of traffic, with softmax's if it is charged.
+        buffer_bytes: between the buffer and what computes, with softmax's if it is charged.
+        footprint_bytes: of the buffer, in the phase that needs most.
+        spilled_share: of the footprint that the buffer cannot hold, in that phase.
+    """
+
+    shape: AttentionShape
+    mapping: AttentionMapping
+    phases: tuple[Phase, ...]
+    ideal_seconds: float
+    memory_bytes: float
+    buffer_bytes: float
+    footprint_bytes: int
+    spilled_share: float
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases."""
+        return sum(phase.seconds for phase in self.phases)
+
+    @property
+    def utilization(self) -> float:
+        """Of the matrix unit: ideal seconds over these."""
+        return self.ideal_seconds / self.seconds
+
+    @property
+    def limit(self) -> Resource:
+        """The resource that limits the longest phase."""
+        return max(self.phases, key=lambda phase: phase.seconds).limit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the model needs of a chip.
+
+    Attributes:
+        array_size: t, rows and columns of the matrix unit.
+        buffer_bytes: of the memory on the chip.
+        macs: multiply-adds a second.
+        buffer_bandwidth: bytes a second; infinite where it is not known.
+        memory_bandwidth: bytes a second.
+        softmax_operations: a second, of all lanes; None where softmax is taken for free.
+    """
+
+    array_size: int
+    buffer_bytes: float
+    macs: float
+    buffer_bandwidth: float
+    memory_bandwidth: float
+    softmax_operations: float | None
+
+
+def machine(chip: Chip, *, charge_softmax: bool) -> Machine:
+    """Takes from a chip what the model needs. Several matrix units are one as fast as all.
+
+    Raises:
+        ValueError: constants are missing; they are named.
+
+    Example:
+        >>> from gossamer.planning import find_chip
+        >>> machine(find_chip("flat-edge"), charge_softmax=False).array_size
+        32
+    """
+    needed = ["array_size", "on_chip_bytes"] + ["clock_hz", "vector_lanes"] * charge_softmax
+    if missing := [name for name in needed if getattr(chip, name) is None]:
+        free = (
+            "; with softmax free, neither lanes nor clock are needed"
+            if {"clock_hz", "vector_lanes"} & set(missing)
+            else ""
+        )
+        raise ValueError(
+            f"What attention costs on {chip.name} needs constants of it that are not known: "
+            f"{', '.join(missing)}. Give them in a YAML file of chips{free}."
+        )
+    assert chip.array_size is not None
+    assert chip.on_chip_bytes is not None
+    return Machine(
+        array_size=chip.array_size,
+        buffer_bytes=chip.on_chip_bytes,
+        macs=chip.bf16_flops / 2,
+        buffer_bandwidth=chip.on_chip_bandwidth or float("inf"),
+        memory_bandwidth=chip.memory_bandwidth,
+        softmax_operations=(chip.vector_lanes or 0) * (chip.clock_hz or 0)
+        if charge_softmax
+        else None,
+    )
+
+
+def fused_cost(
+    chip: Chip, shape: AttentionShape, mapping: AttentionMapping, *, charge_softmax: bool = True
+) -> AttentionCost:
+    r"""What attention costs as one loop over tiles.
+
+    .. math:: t = \max \Big( t_{array}, t_{softmax}, t_{buffer}, \frac{b}{BW} \Big), \quad
+        b = b_{L} + b_{A} + b_{softmax} + p \cdot b_{spilled}, \quad p = \max \big( 0, 1 - C / F \big)
+
+    with the footprint F, the buffer's capacity C and the bandwidth BW of the memory. With the
+    mapping's scores off the chip the loop is the same, but they go to memory and come back.
+
+    Args:
+        chip: with `array_size` and `on_chip_bytes`, and for softmax `clock_hz` and `vector_lanes`.
+        shape: sizes.
+        mapping: how it is computed.
+        charge_softmax: whether softmax takes time and traffic; FLAT's own figures have it free.
+
+    Raises:
+        ValueError: the chip lacks constants, or the mapping does not fit the shape.
+    """
+    unit = machine(chip, charge_softmax=charge_softmax)
+    mapping.check(shape)
+    return fuse(unit, shape, mapping, *_demands(unit, shape, mapping))
+
+
+def unfused_cost(
+    chip: Chip, shape: AttentionShape, mapping: AttentionMapping, *, charge_softmax: bool = True
+) -> AttentionCost:
+    """What attention costs as L, softmax and A, each run to its end for all heads.
+
+    Each step has the whole buffer. The scores of all heads and sequences stay there if the mapping
+    says so, at granularity M, which is the only one: without a common loop all are made before they
+    are used.
+
+    Args:
+        chip: as `fused_cost` takes it.
+        shape: sizes.
+        mapping: how it is computed; rows are of each product's own loop, and may differ.
+        charge_softmax: whether softmax takes time and traffic.
+
+    Raises:
+        ValueError: the chip lacks constants, or the mapping does not fit the shape.
+    """
+    unit = machine(chip, charge_softmax=charge_softmax)
+    if mapping.granularity != "M":
+        raise ValueError(
+            "Without a common loop all scores are made before they are used: that is granularity "
+            f"M, got {mapping.granularity}."
+        )
+    for laid in (mapping.logit, mapping.attend):
+        check_rows(shape, "R", laid.rows)
+    logit, attend = _demands(unit, shape, mapping)
+    return sequence(unit, shape, mapping, logit, attend)
+
+
+def fuse(
+    unit: Machine, shape: AttentionShape, mapping: AttentionMapping, logit: Demand, attend: Demand
+) -> AttentionCost:
+    """`fused_cost` where demands are known already, as a search knows them."""
+    resident = mapping.resident_score_bytes(shape)
+    step = price(unit, shape, "fused", [logit, attend], resident, softmax=True)
+    return _cost(unit, shape, mapping, [step])
+
+
+def sequence(
+    unit: Machine, shape: AttentionShape, mapping: AttentionMapping, logit: Demand, attend: Demand
+) -> AttentionCost:
+    """`unfused_cost` where demands are known already, as a search knows them."""
+    resident = mapping.resident_score_bytes(shape)
+    steps = [price(unit, shape, "logit", [logit], resident)]
+    if unit.softmax_operations is not None:
+        steps.append(price(unit, shape, "softmax", [], resident, softmax=True))
+    steps.append(price(unit, shape, "attend", [attend], resident))
+    return _cost(unit, shape, mapping, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A phase and its bytes, named as those of `AttentionCost`."""
+
+    phase: Phase
+    memory_bytes: float
+    buffer_bytes: float
+    footprint_bytes: int
+    spilled_share: float
+
+
+def price(
+    unit: Machine,
+    shape: AttentionShape,
+    name: str,
+    products: Sequence[Demand],
+    resident: int,
+    *,
+    softmax: bool = False,
+) -> Step:
+    """Prices what overlaps in time.
+
+    Args:
+        unit: what computes.
+        shape: sizes.
+        name: of the phase.
+        products: their demands.
+        resident: bytes of scores that stay on the chip; 0 where they are in memory.
+        softmax: whether the softmax is part of the phase; it costs nothing on a machine where it is
+            free.
+    """
+    footprint = resident + sum(product.footprint_bytes for product in products)
+    spilled = max(0.0, 1 - unit.buffer_bytes / footprint) if footprint else 0.0
+    memory = sum(each.memory_bytes + spilled * each.spilled_bytes for each in products)
+    moved = sum(product.array_bytes for product in products)
+    lanes = 0.0
+    if softmax and unit.softmax_operations is not None:
+        scores = shape.scores * shape.element_bytes
+        lanes = SOFTMAX_OPERATIONS * shape.scores / unit.softmax_operations
+        moved += SOFTMAX_ACCESSES * scores
+        memory += SOFTMAX_ACCESSES * spilled * scores if resident else 2 * scores
+    array = sum(product.array_stretch for product in products) * shape.macs / unit.macs
+    phase = Phase(
+        name=name,
+        array=array,
+        softmax=lanes,
+        buffer=moved / unit.buffer_bandwidth,
+        memory=memory / unit.memory_bandwidth,
+    )
+    return Step(phase, memory, moved, footprint, spilled)
+
+
+def _demands(
+    unit: Machine, shape: AttentionShape, mapping: AttentionMapping
+) -> tuple[Demand, Demand]:
+    on_chip = mapping.scores_on_chip
+    return (
+        logit_demand(shape, unit.array_size, mapping.logit, scores_on_chip=on_chip),
+        attend_demand(shape, unit.array_size, mapping.attend, scores_on_chip=on_chip),
+    )
+
+
+def _cost(
+    unit: Machine, shape: AttentionShape, mapping: AttentionMapping, steps: Sequence[Step]
+) -> AttentionCost:
+    largest = max(steps, key=lambda step: step.footprint_bytes)
+    return AttentionCost(
+        shape=shape,
+        mapping=mapping,
+        phases=tuple(step.phase for step in steps),
+        ideal_seconds=2 * shape.macs / unit.macs,
+        memory_bytes=sum(step.memory_bytes for step in steps),
+        buffer_bytes=sum(step.buffer_bytes for step in steps),
+        footprint_bytes=largest.footprint_bytes,
+        spilled_share=largest.spilled_share,
+    )
