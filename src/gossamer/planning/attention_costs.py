@@ -10,8 +10,11 @@ operations a score, and two transfers of the scores where they are in memory.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
+
+import numpy as np
 
 from gossamer.planning.attention_footprints import check_rows
 from gossamer.planning.attention_mappings import (
@@ -23,6 +26,7 @@ from gossamer.planning.attention_mappings import (
 from gossamer.planning.attention_shapes import AttentionShape
 from gossamer.planning.chips import Chip
 
+Numbers: TypeAlias = float | np.ndarray
 Resource: TypeAlias = Literal["array", "softmax", "buffer", "memory"]
 
 SOFTMAX_OPERATIONS = 4
@@ -32,33 +36,57 @@ SOFTMAX_ACCESSES = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase:
-    """What overlaps in time, and the seconds that each resource is needed for.
+class Usage:
+    """What is used at the same time, and for how many seconds; arrays for many candidates.
 
     Attributes:
-        name: `fused`, or `logit`, `softmax` and `attend`.
         array: seconds of the matrix unit.
         softmax: of the one-dimensional lanes; 0 where softmax is taken for free.
         buffer: of the bandwidth on the chip; 0 where the chip's is not known.
         memory: of the bandwidth off the chip.
+        memory_bytes: of traffic, with softmax's if it is charged.
+        buffer_bytes: between the buffer and what computes, with softmax's if it is charged.
+        footprint_bytes: of the buffer.
+        spilled_share: of the footprint that the buffer cannot hold.
+    """
+
+    array: Numbers
+    softmax: Numbers
+    buffer: Numbers
+    memory: Numbers
+    memory_bytes: Numbers
+    buffer_bytes: Numbers
+    footprint_bytes: Numbers
+    spilled_share: Numbers
+
+    @property
+    def seconds(self) -> Numbers:
+        """Until the slowest resource is done."""
+        return functools.reduce(np.maximum, (self.array, self.softmax, self.buffer, self.memory))
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a mapping's time in which everything overlaps.
+
+    Attributes:
+        name: `fused`, or `logit`, `softmax` and `attend`.
+        usage: of resources.
     """
 
     name: str
-    array: float
-    softmax: float
-    buffer: float
-    memory: float
+    usage: Usage
 
     @property
     def seconds(self) -> float:
-        """Until the slowest is done."""
-        return max(self.array, self.softmax, self.buffer, self.memory)
+        """Until the slowest resource is done."""
+        return float(self.usage.seconds)
 
     @property
     def limit(self) -> Resource:
         """The slowest resource."""
         names: tuple[Resource, ...] = ("array", "softmax", "buffer", "memory")
-        return max(names, key=lambda name: getattr(self, name))
+        return max(names, key=lambda name: float(getattr(self.usage, name)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,20 +98,12 @@ class AttentionCost:
         mapping: how it is computed.
         phases: that follow one another; one if one loop does all.
         ideal_seconds: of both products if nothing but the full array limited them.
-        memory_bytes: of traffic, with softmax's if it is charged.
-        buffer_bytes: between the buffer and what computes, with softmax's if it is charged.
-        footprint_bytes: of the buffer, in the phase that needs most.
-        spilled_share: of the footprint that the buffer cannot hold, in that phase.
     """
 
     shape: AttentionShape
     mapping: AttentionMapping
     phases: tuple[Phase, ...]
     ideal_seconds: float
-    memory_bytes: float
-    buffer_bytes: float
-    footprint_bytes: int
-    spilled_share: float
 
     @property
     def seconds(self) -> float:
@@ -99,6 +119,26 @@ class AttentionCost:
     def limit(self) -> Resource:
         """The resource that limits the longest phase."""
         return max(self.phases, key=lambda phase: phase.seconds).limit
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of traffic, with softmax's if it is charged."""
+        return sum(float(phase.usage.memory_bytes) for phase in self.phases)
+
+    @property
+    def buffer_bytes(self) -> float:
+        """Between the buffer and what computes, with softmax's if it is charged."""
+        return sum(float(phase.usage.buffer_bytes) for phase in self.phases)
+
+    @property
+    def footprint_bytes(self) -> float:
+        """Of the buffer, in the phase that needs most."""
+        return max(float(phase.usage.footprint_bytes) for phase in self.phases)
+
+    @property
+    def spilled_share(self) -> float:
+        """Of the footprint that the buffer cannot hold, in the phase that needs most."""
+        return max(float(phase.usage.spilled_share) for phase in self.phases)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,7 +204,8 @@ def fused_cost(
     r"""What attention costs as one loop over tiles.
 
     .. math:: t = \max \Big( t_{array}, t_{softmax}, t_{buffer}, \frac{b}{BW} \Big), \quad
-        b = b_{L} + b_{A} + b_{softmax} + p \cdot b_{spilled}, \quad p = \max \big( 0, 1 - C / F \big)
+        b = b_{L} + b_{A} + b_{softmax} + p \cdot b_{spilled}, \quad
+        p = \max \big( 0, 1 - C / F \big)
 
     with the footprint F, the buffer's capacity C and the bandwidth BW of the memory. With the
     mapping's scores off the chip the loop is the same, but they go to memory and come back.
@@ -180,7 +221,7 @@ def fused_cost(
     """
     unit = machine(chip, charge_softmax=charge_softmax)
     mapping.check(shape)
-    return fuse(unit, shape, mapping, *_demands(unit, shape, mapping))
+    return price_fused(unit, shape, mapping, *_demands(unit, shape, mapping))
 
 
 def unfused_cost(
@@ -210,63 +251,50 @@ def unfused_cost(
     for laid in (mapping.logit, mapping.attend):
         check_rows(shape, "R", laid.rows)
     logit, attend = _demands(unit, shape, mapping)
-    return sequence(unit, shape, mapping, logit, attend)
+    return price_steps(unit, shape, mapping, logit, attend)
 
 
-def fuse(
+def price_fused(
     unit: Machine, shape: AttentionShape, mapping: AttentionMapping, logit: Demand, attend: Demand
 ) -> AttentionCost:
     """`fused_cost` where demands are known already, as a search knows them."""
     resident = mapping.resident_score_bytes(shape)
-    step = price(unit, shape, "fused", [logit, attend], resident, softmax=True)
-    return _cost(unit, shape, mapping, [step])
+    usage = use(unit, shape, [logit, attend], resident, softmax=True)
+    return _cost(unit, shape, mapping, [Phase("fused", usage)])
 
 
-def sequence(
+def price_steps(
     unit: Machine, shape: AttentionShape, mapping: AttentionMapping, logit: Demand, attend: Demand
 ) -> AttentionCost:
     """`unfused_cost` where demands are known already, as a search knows them."""
     resident = mapping.resident_score_bytes(shape)
-    steps = [price(unit, shape, "logit", [logit], resident)]
+    phases = [Phase("logit", use(unit, shape, [logit], resident))]
     if unit.softmax_operations is not None:
-        steps.append(price(unit, shape, "softmax", [], resident, softmax=True))
-    steps.append(price(unit, shape, "attend", [attend], resident))
-    return _cost(unit, shape, mapping, steps)
+        phases.append(Phase("softmax", use(unit, shape, [], resident, softmax=True)))
+    phases.append(Phase("attend", use(unit, shape, [attend], resident)))
+    return _cost(unit, shape, mapping, phases)
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A phase and its bytes, named as those of `AttentionCost`."""
-
-    phase: Phase
-    memory_bytes: float
-    buffer_bytes: float
-    footprint_bytes: int
-    spilled_share: float
-
-
-def price(
+def use(
     unit: Machine,
     shape: AttentionShape,
-    name: str,
     products: Sequence[Demand],
-    resident: int,
+    resident: Numbers,
     *,
     softmax: bool = False,
-) -> Step:
-    """Prices what overlaps in time.
+) -> Usage:
+    """What is used by steps that overlap; of many candidates where they are arrays.
 
     Args:
         unit: what computes.
         shape: sizes.
-        name: of the phase.
         products: their demands.
         resident: bytes of scores that stay on the chip; 0 where they are in memory.
-        softmax: whether the softmax is part of the phase; it costs nothing on a machine where it is
+        softmax: whether the softmax is among the steps; it uses nothing on a machine where it is
             free.
     """
     footprint = resident + sum(product.footprint_bytes for product in products)
-    spilled = max(0.0, 1 - unit.buffer_bytes / footprint) if footprint else 0.0
+    spilled = np.maximum(0.0, 1 - unit.buffer_bytes / np.maximum(footprint, 1))
     memory = sum(each.memory_bytes + spilled * each.spilled_bytes for each in products)
     moved = sum(product.array_bytes for product in products)
     lanes = 0.0
@@ -274,16 +302,17 @@ def price(
         scores = shape.scores * shape.element_bytes
         lanes = SOFTMAX_OPERATIONS * shape.scores / unit.softmax_operations
         moved += SOFTMAX_ACCESSES * scores
-        memory += SOFTMAX_ACCESSES * spilled * scores if resident else 2 * scores
-    array = sum(product.array_stretch for product in products) * shape.macs / unit.macs
-    phase = Phase(
-        name=name,
-        array=array,
+        memory += np.where(resident, SOFTMAX_ACCESSES * spilled * scores, 2 * scores)
+    return Usage(
+        array=sum(product.array_stretch for product in products) * (shape.macs / unit.macs),
         softmax=lanes,
         buffer=moved / unit.buffer_bandwidth,
         memory=memory / unit.memory_bandwidth,
+        memory_bytes=memory,
+        buffer_bytes=moved,
+        footprint_bytes=footprint,
+        spilled_share=spilled,
     )
-    return Step(phase, memory, moved, footprint, spilled)
 
 
 def _demands(
@@ -297,16 +326,11 @@ def _demands(
 
 
 def _cost(
-    unit: Machine, shape: AttentionShape, mapping: AttentionMapping, steps: Sequence[Step]
+    unit: Machine, shape: AttentionShape, mapping: AttentionMapping, phases: Sequence[Phase]
 ) -> AttentionCost:
-    largest = max(steps, key=lambda step: step.footprint_bytes)
     return AttentionCost(
         shape=shape,
         mapping=mapping,
-        phases=tuple(step.phase for step in steps),
+        phases=tuple(phases),
         ideal_seconds=2 * shape.macs / unit.macs,
-        memory_bytes=sum(step.memory_bytes for step in steps),
-        buffer_bytes=sum(step.buffer_bytes for step in steps),
-        footprint_bytes=largest.footprint_bytes,
-        spilled_share=largest.spilled_share,
     )

@@ -5,18 +5,21 @@ Source: Kao et al., "FLAT", ASPLOS 2023, arXiv 2107.06419, section 5; costs are 
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
 
 from gossamer.planning.attention_costs import (
     AttentionCost,
     Machine,
-    fuse,
+    Usage,
     machine,
-    price,
-    sequence,
+    price_fused,
+    price_steps,
+    use,
 )
-from gossamer.planning.attention_footprints import Granularity, check_rows
+from gossamer.planning.attention_footprints import Granularity, check_rows, score_bytes
 from gossamer.planning.attention_mappings import (
     STATIONARITIES,
     AttentionMapping,
@@ -127,13 +130,7 @@ def best_fused(
     rows = _powers(shape.sequence) if row_tiles is None else row_tiles
     for each in rows:
         check_rows(shape, "R", each)
-    costs = (
-        cost
-        for on_chip in places
-        for granularity, tile in _tiles(shape, rows, on_chip)
-        for cost in _fused(unit, shape, granularity, tile, on_chip)
-    )
-    return min(costs, key=preference)
+    return min((_best_tile(unit, shape, rows, place) for place in places), key=preference)
 
 
 def best_unfused(
@@ -146,31 +143,7 @@ def best_unfused(
     """
     unit = machine(chip, charge_softmax=charge_softmax)
     rows = [*_powers(shape.sequence), shape.sequence]
-    costs = []
-    for on_chip in (True, False):
-        resident = shape.scores * shape.element_bytes if on_chip else 0
-
-        # The steps share neither time nor buffer: each has its best whatever the other does.
-        def rank(
-            laid: tuple[OperatorMapping, Demand], resident: int = resident
-        ) -> tuple[float, ...]:
-            step = price(unit, shape, "", [laid[1]], resident)
-            return step.phase.seconds, step.memory_bytes, step.footprint_bytes
-
-        logit, attend = (
-            min((laid for tile in rows for laid in lay(unit, shape, tile, on_chip)), key=rank)
-            for lay in (_logits, _attends)
-        )
-        mapping = AttentionMapping(
-            granularity="M", scores_on_chip=on_chip, logit=logit[0], attend=attend[0]
-        )
-        costs.append(sequence(unit, shape, mapping, logit[1], attend[1]))
-    return min(costs, key=preference)
-
-
-def preference(cost: AttentionCost) -> tuple[float, float, int]:
-    """What is less is better: seconds, then traffic, then footprint."""
-    return cost.seconds, cost.memory_bytes, cost.footprint_bytes
+    return min((_best_steps(unit, shape, rows, place) for place in (True, False)), key=preference)
 
 
 def _powers(sequence_length: int) -> list[int]:
@@ -178,36 +151,61 @@ def _powers(sequence_length: int) -> list[int]:
     return [2**power for power in range((sequence_length - 1).bit_length())]
 
 
-def _tiles(
-    shape: AttentionShape, rows: Sequence[int], on_chip: bool
-) -> list[tuple[Granularity, int]]:
-    """Granularities and rows; how many heads' scores stay makes no difference where none do."""
+def preference(cost: AttentionCost) -> tuple[float, float, float]:
+    """What is less is better: seconds, then traffic, then footprint."""
+    return cost.seconds, cost.memory_bytes, cost.footprint_bytes
+
+
+def _best_tile(
+    unit: Machine, shape: AttentionShape, rows: Sequence[int], on_chip: bool
+) -> AttentionCost:
+    """The best of all tiles and of all pairs of the products' mappings."""
+    # How many heads' scores stay makes no difference where none do.
     whole: tuple[Granularity, ...] = ("H", "B", "M") if on_chip else ("H",)
-    return [("R", tile) for tile in rows] + [(each, shape.sequence) for each in whole]
-
-
-def _fused(
-    unit: Machine, shape: AttentionShape, granularity: Granularity, tile: int, on_chip: bool
-) -> Iterator[AttentionCost]:
-    pairs = itertools.product(
-        _logits(unit, shape, tile, on_chip), _attends(unit, shape, tile, on_chip)
+    granularities: list[Granularity] = ["R"] * len(rows)
+    tiles = [*zip(granularities, rows, strict=True), *((each, shape.sequence) for each in whole)]
+    logits, attends = (
+        [lay(unit, shape, tile, on_chip) for _, tile in tiles] for lay in (_logits, _attends)
     )
-    for (first, logit), (second, attend) in pairs:
-        mapping = AttentionMapping(
-            granularity=granularity, scores_on_chip=on_chip, logit=first, attend=second
-        )
-        yield fuse(unit, shape, mapping, logit, attend)
+    resident = [score_bytes(shape, *tile) if on_chip else 0 for tile in tiles]
+    usage = use(
+        unit,
+        shape,
+        [_stack(logits, np.s_[:, :, None]), _stack(attends, np.s_[:, None, :])],
+        np.array(resident, float)[:, None, None],
+        softmax=True,
+    )
+    tile, first, second = _least(usage)
+    (logit, logit_demanded), (attend, attend_demanded) = logits[tile][first], attends[tile][second]
+    mapping = AttentionMapping(
+        granularity=tiles[tile][0], scores_on_chip=on_chip, logit=logit, attend=attend
+    )
+    return price_fused(unit, shape, mapping, logit_demanded, attend_demanded)
 
 
-def _logits(
-    unit: Machine, shape: AttentionShape, rows: int, on_chip: bool
-) -> list[tuple[OperatorMapping, Demand]]:
+def _best_steps(
+    unit: Machine, shape: AttentionShape, rows: Sequence[int], on_chip: bool
+) -> AttentionCost:
+    """The best of each product: steps share neither time nor buffer, so they do not interfere."""
+    resident = float(shape.scores * shape.element_bytes * on_chip)
+    best = []
+    for lay in (_logits, _attends):
+        candidates = [lay(unit, shape, tile, on_chip) for tile in rows]
+        tile, place = _least(use(unit, shape, [_stack(candidates, np.s_[:, :])], resident))
+        best.append(candidates[tile][place])
+    (logit, logit_demanded), (attend, attend_demanded) = best
+    mapping = AttentionMapping(granularity="M", scores_on_chip=on_chip, logit=logit, attend=attend)
+    return price_steps(unit, shape, mapping, logit_demanded, attend_demanded)
+
+
+_Candidates: TypeAlias = list[tuple[OperatorMapping, Demand]]
+
+
+def _logits(unit: Machine, shape: AttentionShape, rows: int, on_chip: bool) -> _Candidates:
     return _laid(unit, shape, rows, on_chip, ((), ("Q",), ("K",), ("Q", "K")), logit_demand)
 
 
-def _attends(
-    unit: Machine, shape: AttentionShape, rows: int, on_chip: bool
-) -> list[tuple[OperatorMapping, Demand]]:
+def _attends(unit: Machine, shape: AttentionShape, rows: int, on_chip: bool) -> _Candidates:
     return _laid(unit, shape, rows, on_chip, ((), ("V",)), attend_demand)
 
 
@@ -218,7 +216,7 @@ def _laid(
     on_chip: bool,
     inputs: Sequence[tuple[str, ...]],
     demand: Callable[..., Demand],
-) -> list[tuple[OperatorMapping, Demand]]:
+) -> _Candidates:
     """All mappings of a product with so many rows, and what they ask for."""
     mappings = [
         OperatorMapping(rows=rows, stationarity=stationarity, on_chip=kept)
@@ -228,3 +226,22 @@ def _laid(
     return [
         (laid, demand(shape, unit.array_size, laid, scores_on_chip=on_chip)) for laid in mappings
     ]
+
+
+def _stack(candidates: Sequence[_Candidates], spread: tuple[slice | None, ...]) -> Demand:
+    """Demands `[tile, mapping]` as arrays, with the axes of length 1 that `spread` adds."""
+    return Demand(
+        **{
+            field.name: np.array(
+                [[getattr(demand, field.name) for _, demand in each] for each in candidates], float
+            )[spread]
+            for field in dataclasses.fields(Demand)
+        }
+    )
+
+
+def _least(usage: Usage) -> tuple[int, ...]:
+    """Where in the arrays the best candidate is, by `preference`."""
+    keys = np.broadcast_arrays(usage.footprint_bytes, usage.memory_bytes, usage.seconds)
+    first = np.lexsort([key.ravel() for key in keys])[0]
+    return tuple(int(place) for place in np.unravel_index(first, keys[0].shape))

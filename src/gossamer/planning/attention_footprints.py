@@ -37,6 +37,12 @@ def check_rows(shape: AttentionShape, granularity: Granularity, rows: int) -> No
         )
 
 
+def score_bytes(shape: AttentionShape, granularity: Granularity, rows: int) -> int:
+    """Bytes of one tile of the intermediate."""
+    heads = heads_at_once(shape, granularity)
+    return heads * rows * shape.sequence * shape.element_bytes
+
+
 def live_elements(shape: AttentionShape, granularity: Granularity, rows: int | None = None) -> int:
     """Elements on the chip while both products are fused, all double-buffered but the scores.
 

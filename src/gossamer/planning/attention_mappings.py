@@ -31,7 +31,9 @@ import dataclasses
 import math
 from typing import Literal, TypeAlias
 
-from gossamer.planning.attention_footprints import Granularity, check_rows, heads_at_once
+import numpy as np
+
+from gossamer.planning.attention_footprints import Granularity, check_rows, score_bytes
 from gossamer.planning.attention_shapes import AttentionShape
 
 Stationarity: TypeAlias = Literal["output", "weight", "input"]
@@ -95,14 +97,13 @@ class AttentionMapping:
         """Bytes of a tile of scores on the chip."""
         if not self.scores_on_chip:
             return 0
-        heads = heads_at_once(shape, self.granularity)
         rows = self.logit.rows if self.granularity == "R" else shape.sequence
-        return heads * rows * shape.sequence * shape.element_bytes
+        return score_bytes(shape, self.granularity, rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What a product asks of the chip, for all heads and sequences.
+    """What a product asks of the chip, for all heads and sequences; arrays for many mappings.
 
     Attributes:
         array_stretch: seconds over those that the full array would take.
@@ -112,11 +113,11 @@ class Demand:
         array_bytes: between buffer and array.
     """
 
-    array_stretch: float
-    footprint_bytes: int
-    memory_bytes: int
-    spilled_bytes: int
-    array_bytes: int
+    array_stretch: float | np.ndarray
+    footprint_bytes: float | np.ndarray
+    memory_bytes: float | np.ndarray
+    spilled_bytes: float | np.ndarray
+    array_bytes: float | np.ndarray
 
 
 def logit_demand(
@@ -283,9 +284,7 @@ def _attend_by_weight(c: _Counts, on_chip: bool) -> _Laid:
         array_stretch=stretch(c.head_dim, c.array)
         * stretch(c.sequence, c.array)
         * _waiting(c.rows, c.array),
-        footprint=c.kept("V", 2 * c.tensor, tile)
-        + 2 * c.rows * c.array
-        + (0 if on_chip else tile),
+        footprint=c.kept("V", 2 * c.tensor, tile) + 2 * c.rows * c.array + (0 if on_chip else tile),
         reads={"V": c.tensor * c.tiles} | ({} if on_chip else {"scores": scores}),
         spilled=streamed,
         moved=streamed + c.tensor * c.tiles,

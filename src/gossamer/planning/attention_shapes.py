@@ -114,7 +114,7 @@ class Operator:
         """Multiply-adds a byte of memory traffic; FLOPs a byte are twice as many.
 
         Example:
-            >>> projection(512, 1024, 1024).intensity()
+            >>> projection_operator(512, 1024, 1024).intensity()
             128.0
         """
         return self.macs / (element_bytes * (self.read + self.written))
@@ -137,7 +137,7 @@ class Operator:
         )
 
 
-def projection(tokens: int, inputs: int, outputs: int) -> Operator:
+def projection_operator(tokens: int, inputs: int, outputs: int) -> Operator:
     """The product of activations with a weight `[inputs, outputs]`."""
     return Operator(
         macs=tokens * inputs * outputs,
@@ -146,18 +146,18 @@ def projection(tokens: int, inputs: int, outputs: int) -> Operator:
     )
 
 
-def logit(shape: AttentionShape) -> Operator:
+def logit_operator(shape: AttentionShape) -> Operator:
     """L, queries with keys. Its intensity does not grow with the batch.
 
     Example:
-        >>> [logit(FLAT_MODELS["xlm"].shape(512, batch=size)).intensity() for size in (1, 64)]
+        >>> [logit_operator(FLAT_MODELS["xlm"].shape(512, batch=size)).intensity() for size in (1, 64)]
         [42.666666666666664, 42.666666666666664]
     """
     tensor = shape.batch * shape.sequence * shape.width
     return Operator(macs=shape.macs, read=2 * tensor, written=shape.scores)
 
 
-def attend(shape: AttentionShape) -> Operator:
+def attend_operator(shape: AttentionShape) -> Operator:
     """A, the softmax with values."""
     tensor = shape.batch * shape.sequence * shape.width
     return Operator(macs=shape.macs, read=shape.scores + tensor, written=tensor)
