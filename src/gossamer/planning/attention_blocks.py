@@ -80,7 +80,7 @@ def block_cost(chip: Chip, model: AttentionModel, attention: AttentionCost) -> B
         >>> bert, edge = FLAT_MODELS["bert-base"], find_chip("flat-edge")
         >>> unfused = best_unfused(edge, bert.shape(4096), charge_softmax=False)
         >>> round(block_cost(edge, bert, unfused).attention_share, 2)
-        0.47
+        0.49
     """
     shape = attention.shape
     if (shape.heads, shape.head_dim) != (model.heads, model.head_dim):

@@ -5,30 +5,23 @@ Source: Kao et al., "FLAT", ASPLOS 2023, arXiv 2107.06419, section 5; costs are 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from gossamer.planning.attention_costs import (
-    AttentionCost,
-    Machine,
-    Usage,
-    machine,
-    price_fused,
-    price_steps,
-    use,
-)
+from gossamer.planning.attention_costs import AttentionCost, fused_cost, unfused_cost
+from gossamer.planning.attention_demands import Demand, attend_demand, logit_demand
 from gossamer.planning.attention_footprints import Granularity, check_rows, score_bytes
 from gossamer.planning.attention_mappings import (
     STATIONARITIES,
     AttentionMapping,
-    Demand,
     OperatorMapping,
-    attend_demand,
-    logit_demand,
+    Stationarity,
 )
 from gossamer.planning.attention_shapes import AttentionShape
+from gossamer.planning.attention_usage import Machine, Usage, machine, use
 from gossamer.planning.chips import Chip
 
 
@@ -92,7 +85,7 @@ def plan_attention(
         >>> shape = AttentionShape(batch=64, sequence=4096, heads=12, head_dim=64)
         >>> plan = plan_attention(find_chip("flat-cloud"), shape, charge_softmax=False)
         >>> plan.fuse, plan.best.limit, round(plan.speedup, 2)
-        (True, 'array', 1.83)
+        (True, 'array', 1.85)
     """
     search = {"charge_softmax": charge_softmax, "row_tiles": row_tiles}
     return AttentionPlan(
@@ -125,12 +118,20 @@ def best_fused(
     Raises:
         ValueError: the chip lacks constants, or a row tile is larger than the sequence.
     """
-    unit = machine(chip, charge_softmax=charge_softmax)
     places = (True, False) if scores_on_chip is None else (scores_on_chip,)
     rows = _powers(shape.sequence) if row_tiles is None else row_tiles
     for each in rows:
         check_rows(shape, "R", each)
-    return min((_best_tile(unit, shape, rows, place) for place in places), key=preference)
+    costs = (
+        fused_cost(
+            chip,
+            shape,
+            _best_tile(machine(chip, charge_softmax=charge_softmax), shape, rows, place),
+            charge_softmax=charge_softmax,
+        )
+        for place in places
+    )
+    return min(costs, key=preference)
 
 
 def best_unfused(
@@ -141,14 +142,17 @@ def best_unfused(
     Raises:
         ValueError: the chip lacks constants.
     """
-    unit = machine(chip, charge_softmax=charge_softmax)
     rows = [*_powers(shape.sequence), shape.sequence]
-    return min((_best_steps(unit, shape, rows, place) for place in (True, False)), key=preference)
-
-
-def _powers(sequence_length: int) -> list[int]:
-    """Powers of two below a length."""
-    return [2**power for power in range((sequence_length - 1).bit_length())]
+    costs = (
+        unfused_cost(
+            chip,
+            shape,
+            _best_steps(machine(chip, charge_softmax=charge_softmax), shape, rows, place),
+            charge_softmax=charge_softmax,
+        )
+        for place in (True, False)
+    )
+    return min(costs, key=preference)
 
 
 def preference(cost: AttentionCost) -> tuple[float, float, float]:
@@ -156,84 +160,82 @@ def preference(cost: AttentionCost) -> tuple[float, float, float]:
     return cost.seconds, cost.memory_bytes, cost.footprint_bytes
 
 
+def _powers(sequence: int) -> list[int]:
+    """Powers of two below a length."""
+    return [2**power for power in range((sequence - 1).bit_length())]
+
+
+_Choice: TypeAlias = tuple[Stationarity, tuple[str, ...]]
+_LOGITS: tuple[_Choice, ...] = tuple(
+    itertools.product(STATIONARITIES, ((), ("Q",), ("K",), ("Q", "K")))
+)
+_ATTENDS: tuple[_Choice, ...] = tuple(itertools.product(STATIONARITIES, ((), ("V",))))
+
+
 def _best_tile(
     unit: Machine, shape: AttentionShape, rows: Sequence[int], on_chip: bool
-) -> AttentionCost:
+) -> AttentionMapping:
     """The best of all tiles and of all pairs of the products' mappings."""
     # How many heads' scores stay makes no difference where none do.
     whole: tuple[Granularity, ...] = ("H", "B", "M") if on_chip else ("H",)
     granularities: list[Granularity] = ["R"] * len(rows)
     tiles = [*zip(granularities, rows, strict=True), *((each, shape.sequence) for each in whole)]
-    logits, attends = (
-        [lay(unit, shape, tile, on_chip) for _, tile in tiles] for lay in (_logits, _attends)
-    )
     resident = [score_bytes(shape, *tile) if on_chip else 0 for tile in tiles]
+    tiled = [tile for _, tile in tiles]
     usage = use(
         unit,
         shape,
-        [_stack(logits, np.s_[:, :, None]), _stack(attends, np.s_[:, None, :])],
+        [
+            _demands(unit, shape, logit_demand, tiled, _LOGITS, on_chip, np.s_[:, :, None]),
+            _demands(unit, shape, attend_demand, tiled, _ATTENDS, on_chip, np.s_[:, None, :]),
+        ],
         np.array(resident, float)[:, None, None],
         softmax=True,
     )
-    tile, first, second = _least(usage)
-    (logit, logit_demanded), (attend, attend_demanded) = logits[tile][first], attends[tile][second]
-    mapping = AttentionMapping(
-        granularity=tiles[tile][0], scores_on_chip=on_chip, logit=logit, attend=attend
+    tile, logit, attend = _least(usage)
+    return AttentionMapping(
+        granularity=tiles[tile][0],
+        scores_on_chip=on_chip,
+        logit=_mapping(tiled[tile], _LOGITS[logit]),
+        attend=_mapping(tiled[tile], _ATTENDS[attend]),
     )
-    return price_fused(unit, shape, mapping, logit_demanded, attend_demanded)
 
 
 def _best_steps(
     unit: Machine, shape: AttentionShape, rows: Sequence[int], on_chip: bool
-) -> AttentionCost:
+) -> AttentionMapping:
     """The best of each product: steps share neither time nor buffer, so they do not interfere."""
-    resident = float(shape.scores * shape.element_bytes * on_chip)
+    resident = shape.scores * shape.element_bytes if on_chip else 0
     best = []
-    for lay in (_logits, _attends):
-        candidates = [lay(unit, shape, tile, on_chip) for tile in rows]
-        tile, place = _least(use(unit, shape, [_stack(candidates, np.s_[:, :])], resident))
-        best.append(candidates[tile][place])
-    (logit, logit_demanded), (attend, attend_demanded) = best
-    mapping = AttentionMapping(granularity="M", scores_on_chip=on_chip, logit=logit, attend=attend)
-    return price_steps(unit, shape, mapping, logit_demanded, attend_demanded)
+    for demand, choices in ((logit_demand, _LOGITS), (attend_demand, _ATTENDS)):
+        demanded = _demands(unit, shape, demand, rows, choices, on_chip, np.s_[:, :])
+        tile, place = _least(use(unit, shape, [demanded], resident))
+        best.append(_mapping(rows[tile], choices[place]))
+    return AttentionMapping(granularity="M", scores_on_chip=on_chip, logit=best[0], attend=best[1])
 
 
-_Candidates: TypeAlias = list[tuple[OperatorMapping, Demand]]
+def _mapping(rows: int, choice: _Choice) -> OperatorMapping:
+    return OperatorMapping(rows=rows, stationarity=choice[0], on_chip=choice[1])
 
 
-def _logits(unit: Machine, shape: AttentionShape, rows: int, on_chip: bool) -> _Candidates:
-    return _laid(unit, shape, rows, on_chip, ((), ("Q",), ("K",), ("Q", "K")), logit_demand)
-
-
-def _attends(unit: Machine, shape: AttentionShape, rows: int, on_chip: bool) -> _Candidates:
-    return _laid(unit, shape, rows, on_chip, ((), ("V",)), attend_demand)
-
-
-def _laid(
+def _demands(
     unit: Machine,
     shape: AttentionShape,
-    rows: int,
-    on_chip: bool,
-    inputs: Sequence[tuple[str, ...]],
     demand: Callable[..., Demand],
-) -> _Candidates:
-    """All mappings of a product with so many rows, and what they ask for."""
-    mappings = [
-        OperatorMapping(rows=rows, stationarity=stationarity, on_chip=kept)
-        for stationarity in STATIONARITIES
-        for kept in inputs
+    rows: Sequence[int],
+    choices: Sequence[_Choice],
+    on_chip: bool,
+    spread: tuple[slice | None, ...],
+) -> Demand:
+    """Of all tiles and choices `[tile, choice]`, with the axes of length 1 that `spread` adds."""
+    tiles = np.array(rows, float)  # whose products do not overflow
+    found = [
+        demand(shape, unit.array_size, tiles, *choice, scores_on_chip=on_chip) for choice in choices
     ]
-    return [
-        (laid, demand(shape, unit.array_size, laid, scores_on_chip=on_chip)) for laid in mappings
-    ]
-
-
-def _stack(candidates: Sequence[_Candidates], spread: tuple[slice | None, ...]) -> Demand:
-    """Demands `[tile, mapping]` as arrays, with the axes of length 1 that `spread` adds."""
     return Demand(
         **{
-            field.name: np.array(
-                [[getattr(demand, field.name) for _, demand in each] for each in candidates], float
+            field.name: np.stack(
+                [np.broadcast_to(getattr(each, field.name), tiles.shape) for each in found], axis=1
             )[spread]
             for field in dataclasses.fields(Demand)
         }

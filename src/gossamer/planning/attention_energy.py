@@ -6,7 +6,8 @@ cost model FRAME, and of FuseMax (Nayak et al., MICRO 2024, arXiv 2406.10491).
 
 import dataclasses
 
-from gossamer.planning.attention_costs import SOFTMAX_OPERATIONS, AttentionCost
+from gossamer.planning.attention_costs import AttentionCost
+from gossamer.planning.attention_usage import SOFTMAX_OPERATIONS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
