@@ -5,7 +5,7 @@ fused.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gossamer import plots
 from gossamer.planning.attention_costs import AttentionCost
@@ -123,17 +123,20 @@ def attention_plans(
 
 def attention_utilization_plot(plans: dict[int, AttentionPlan], *, title: str) -> bytes:
     """Draws the matrix unit's utilization over the length, fused and not, as PNG bytes."""
-    lines = {
-        name: [(length, getattr(plan, name).utilization) for length, plan in plans.items()]
-        for name in ("fused", "unfused")
-    }
+    lines = _lines(plans, lambda cost: cost.utilization)
     return plots.line_plot(lines, x="tokens", y="utilization", title=title, log_x=True)
 
 
 def attention_latency_plot(plans: dict[int, AttentionPlan], *, title: str) -> bytes:
     """Draws the seconds of a layer's attention over the length, fused and not, as PNG bytes."""
-    lines = {
-        name: [(length, getattr(plan, name).seconds) for length, plan in plans.items()]
-        for name in ("fused", "unfused")
-    }
+    lines = _lines(plans, lambda cost: cost.seconds)
     return plots.line_plot(lines, x="tokens", y="seconds", title=title, log_x=True, log_y=True)
+
+
+def _lines(
+    plans: dict[int, AttentionPlan], value: Callable[[AttentionCost], float]
+) -> dict[str, list[tuple[float, float]]]:
+    return {
+        "fused": [(float(length), value(plan.fused)) for length, plan in plans.items()],
+        "unfused": [(float(length), value(plan.unfused)) for length, plan in plans.items()],
+    }

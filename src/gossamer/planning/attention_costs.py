@@ -21,28 +21,42 @@ from gossamer.planning.chips import Chip
 Resource: TypeAlias = Literal["array", "softmax", "buffer", "memory"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase:
     """A part of a mapping's time in which everything overlaps.
 
     Attributes:
         name: `fused`, or `logit`, `softmax` and `attend`.
-        usage: of resources.
+        array: seconds of the matrix unit.
+        softmax: of the one-dimensional lanes; 0 where softmax is taken for free.
+        buffer: of the bandwidth on the chip; 0 where the chip's is not known.
+        memory: of the bandwidth off the chip.
+        memory_bytes: of traffic, with softmax's if it is charged.
+        buffer_bytes: between the buffer and what computes, with softmax's if it is charged.
+        footprint_bytes: of the buffer.
+        spilled_share: of the footprint that the buffer cannot hold.
     """
 
     name: str
-    usage: Usage
+    array: float
+    softmax: float
+    buffer: float
+    memory: float
+    memory_bytes: float
+    buffer_bytes: float
+    footprint_bytes: float
+    spilled_share: float
 
     @property
     def seconds(self) -> float:
         """Until the slowest resource is done."""
-        return float(self.usage.seconds)
+        return max(self.array, self.softmax, self.buffer, self.memory)
 
     @property
     def limit(self) -> Resource:
         """The slowest resource."""
         names: tuple[Resource, ...] = ("array", "softmax", "buffer", "memory")
-        return max(names, key=lambda name: float(getattr(self.usage, name)))
+        return max(names, key=lambda name: getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,24 +91,29 @@ class AttentionCost:
         return max(self.phases, key=lambda phase: phase.seconds).limit
 
     @property
+    def array_seconds(self) -> float:
+        """Of the matrix unit, in all phases."""
+        return sum(phase.array for phase in self.phases)
+
+    @property
     def memory_bytes(self) -> float:
         """Of traffic, with softmax's if it is charged."""
-        return sum(float(phase.usage.memory_bytes) for phase in self.phases)
+        return sum(phase.memory_bytes for phase in self.phases)
 
     @property
     def buffer_bytes(self) -> float:
         """Between the buffer and what computes, with softmax's if it is charged."""
-        return sum(float(phase.usage.buffer_bytes) for phase in self.phases)
+        return sum(phase.buffer_bytes for phase in self.phases)
 
     @property
     def footprint_bytes(self) -> float:
         """Of the buffer, in the phase that needs most."""
-        return max(float(phase.usage.footprint_bytes) for phase in self.phases)
+        return max(phase.footprint_bytes for phase in self.phases)
 
     @property
     def spilled_share(self) -> float:
         """Of the footprint that the buffer cannot hold, in the phase that needs most."""
-        return max(float(phase.usage.spilled_share) for phase in self.phases)
+        return max(phase.spilled_share for phase in self.phases)
 
 
 def fused_cost(
@@ -122,7 +141,7 @@ def fused_cost(
     mapping.check(shape)
     resident = mapping.resident_score_bytes(shape)
     usage = use(unit, shape, _demands(unit, shape, mapping), resident, softmax=True)
-    return _cost(unit, shape, mapping, [Phase("fused", usage)])
+    return _cost(unit, shape, mapping, [_phase("fused", usage)])
 
 
 def unfused_cost(
@@ -153,10 +172,10 @@ def unfused_cost(
         check_rows(shape, "R", laid.rows)
     logit, attend = _demands(unit, shape, mapping)
     resident = mapping.resident_score_bytes(shape)
-    phases = [Phase("logit", use(unit, shape, [logit], resident))]
+    phases = [_phase("logit", use(unit, shape, [logit], resident))]
     if charge_softmax:
-        phases.append(Phase("softmax", use(unit, shape, [], resident, softmax=True)))
-    phases.append(Phase("attend", use(unit, shape, [attend], resident)))
+        phases.append(_phase("softmax", use(unit, shape, [], resident, softmax=True)))
+    phases.append(_phase("attend", use(unit, shape, [attend], resident)))
     return _cost(unit, shape, mapping, phases)
 
 
@@ -175,6 +194,11 @@ def _demands(
         for demand, laid in ((logit_demand, mapping.logit), (attend_demand, mapping.attend))
     )
     return logit, attend
+
+
+def _phase(name: str, usage: Usage) -> Phase:
+    used = {field.name: float(getattr(usage, field.name)) for field in dataclasses.fields(Usage)}
+    return Phase(name=name, **used)
 
 
 def _cost(

@@ -103,7 +103,10 @@ def best_fused(
     scores_on_chip: bool | None = None,
     row_tiles: Sequence[int] | None = None,
 ) -> AttentionCost:
-    """The fastest mapping as one loop; of equal ones that with the least traffic, then footprint.
+    """The fastest mapping as one loop; of equal ones that with the least traffic.
+
+    Where that is equal too, the one whose array is busy for the shortest time, then the smallest
+    footprint.
 
     All are tried: granularities, row tiles, both products' stationarities, inputs on the chip.
 
@@ -155,9 +158,9 @@ def best_unfused(
     return min(costs, key=preference)
 
 
-def preference(cost: AttentionCost) -> tuple[float, float, float]:
-    """What is less is better: seconds, then traffic, then footprint."""
-    return cost.seconds, cost.memory_bytes, cost.footprint_bytes
+def preference(cost: AttentionCost) -> tuple[float, float, float, float]:
+    """What is less is better: seconds, traffic, seconds of the array, footprint."""
+    return cost.seconds, cost.memory_bytes, cost.array_seconds, cost.footprint_bytes
 
 
 def _powers(sequence: int) -> list[int]:
@@ -244,6 +247,8 @@ def _demands(
 
 def _least(usage: Usage) -> tuple[int, ...]:
     """Where in the arrays the best candidate is, by `preference`."""
-    keys = np.broadcast_arrays(usage.footprint_bytes, usage.memory_bytes, usage.seconds)
+    keys = np.broadcast_arrays(
+        usage.footprint_bytes, usage.array, usage.memory_bytes, usage.seconds
+    )
     first = np.lexsort([key.ravel() for key in keys])[0]
     return tuple(int(place) for place in np.unravel_index(first, keys[0].shape))

@@ -80,18 +80,7 @@ def machine(chip: Chip, *, charge_softmax: bool) -> Machine:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What is used at the same time, and for how many seconds; arrays for many candidates.
-
-    Attributes:
-        array: seconds of the matrix unit.
-        softmax: of the one-dimensional lanes; 0 where softmax is taken for free.
-        buffer: of the bandwidth on the chip; 0 where the chip's is not known.
-        memory: of the bandwidth off the chip.
-        memory_bytes: of traffic, with softmax's if it is charged.
-        buffer_bytes: between the buffer and what computes, with softmax's if it is charged.
-        footprint_bytes: of the buffer.
-        spilled_share: of the footprint that the buffer cannot hold.
-    """
+    """What a phase uses, as `gossamer.planning.attention_costs.Phase`; arrays for many of them."""
 
     array: Numbers
     softmax: Numbers
