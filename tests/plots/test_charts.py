@@ -1,11 +1,12 @@
 import io
 
 import matplotlib.image
+import numpy as np
 import pytest
 
-from gossamer.plots import Bar, Line, bar_panels, equality_plot, line_panels
+from gossamer.plots import Bar, Line, bar_panels, equality_plot, line_panels, line_plot
 
-RED, BLACK, ORANGE = (214, 39, 40), (0, 0, 0), (255, 127, 14)
+RED, BLACK, ORANGE, BLUE = (214, 39, 40), (0, 0, 0), (255, 127, 14), (31, 119, 180)
 
 
 def pixels(plot: bytes, color: tuple[int, int, int]) -> int:
@@ -53,3 +54,17 @@ def test_points_are_drawn_against_the_line_of_equality():
     few, many = ([(10.0, 10.0 + i) for i in range(n)] for n in (1, 30))
     assert pixels(plot(many), BLACK) > 500  # the line and the text
     assert plot(few) != plot(many)
+
+
+def test_a_power_law_is_straight_on_logarithmic_axes_and_bent_on_linear_ones():
+    def bend(log: bool) -> float:
+        points = [(2.0**i, 8.0**i) for i in range(10)]
+        plot = line_plot({"law": points}, x="x", y="y", title="t", log_x=log, log_y=log)
+        image = (255 * matplotlib.image.imread(io.BytesIO(plot))[..., :3]).round()
+        blue = (image == BLUE).all(-1)
+        rows = np.array([np.median(column.nonzero()) for column in blue.T if column.any()])
+        slopes = rows[60:] - rows[:-60]
+        low, middle, high = np.percentile(slopes, [25, 50, 75])  # few of them are the legend's
+        return float(abs((high - low) / middle))
+
+    assert bend(log=True) < 0.2 < 1 < bend(log=False)

@@ -123,10 +123,17 @@ def find_chip(name: str, more: Mapping[str, Chip] | None = None) -> Chip:
     return known[name]
 
 
+def _float(hint: Any, reader: plain.Reader, value: Any, where: str) -> float | None:
+    """Reads a float that YAML may have without a point."""
+    value = plain.Reader({}, faults=reader.faults).read(hint, value, where)
+    return float(value) if isinstance(value, int) else value
+
+
 def _chips(data: Any, where: str) -> dict[str, Chip]:
     if not isinstance(data, Mapping) or not data:
         raise ValueError(f"The chips {where!r} need a mapping from names to constants.")
-    reader = plain.Reader({})
+    numbers = {hint: functools.partial(_float, hint) for hint in (float, float | None)}
+    reader = plain.Reader({}, special=numbers)
     found = {
         str(name): reader.build(
             Chip, {"name": str(name), **fields} if isinstance(fields, Mapping) else fields, name

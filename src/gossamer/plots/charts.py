@@ -11,12 +11,19 @@ if TYPE_CHECKING:
 
 
 def line_plot(
-    lines: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, title: str
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x: str,
+    y: str,
+    title: str,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> bytes:
     """Draws a line per name through its (x, y) points, in order."""
     figure, axes = _axes(x, y, title)
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     if lines:
         axes.legend(fontsize="small")
     return _png(figure)
