@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import rich.console
@@ -60,6 +60,21 @@ def check_sentences(count: int | None, pairs: str | None) -> None:
         raise WrongUseError("--sentences counts those of --pairs: give a file of pairs too.")
     if count is not None and count < 1:
         raise WrongUseError(f"--sentences needs 1 or more, got {count}.")
+
+
+def aligned(rows: Sequence[Sequence[str]], *, words: int) -> Iterator[str]:
+    """Rows as lines: so many columns of words, then numbers.
+
+    Tried: a table of rich. It squeezes nine columns into the terminal, 80 characters for a file,
+    and cuts the names.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if index < words else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from gossamer.cli.console import Command, Console
+from gossamer.cli.console import Command, Console, aligned
 
 if TYPE_CHECKING:
     from gossamer.loading import Checkpoint
@@ -62,7 +61,7 @@ class Inspect(Command):
             ]
             for tensor in result["tensors"]
         ]
-        for line in _aligned([header, *rows]):
+        for line in aligned([header, *rows], words=3):
             console.out.print(line)
         for name, size in result["files"].items():
             console.out.print(f"{name}: {size:,} bytes besides tensors")
@@ -71,21 +70,6 @@ class Inspect(Command):
             f"{disk:,} bytes on disk, {disk / dense:.2%} of {dense:,} in float32; "
             f"{result['bits_per_weight']:.3f} bits a weight in tensors"
         )
-
-
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
-    """Rows as lines: three columns of words, then numbers.
-
-    Tried: a table of rich. It squeezes the nine columns into the terminal, 80 characters for a
-    file, and cuts the names.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if index < 3 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells)
 
 
 def _saved(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gossamer.cli.export import Export
 from gossamer.cli.generate import Generate
 from gossamer.cli.inspect import Inspect
 from gossamer.cli.interplay import Interplay
+from gossamer.cli.plan import Plan
 from gossamer.cli.train import Train
 
 WORKED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -29,6 +30,7 @@ Commands: TypeAlias = (
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Interplay, tyro.conf.subcommand("interplay")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
@@ -36,7 +38,7 @@ Commands: TypeAlias = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs `gossamer` and exits: 0 worked, 1 failed, 2 called wrongly, 130 interrupted."""
-    command: Command = tyro.cli(
+    command: Command | Plan = tyro.cli(
         Commands,  # type: ignore[arg-type]  # a union of dataclasses, which tyro takes
         prog="gossamer",
         description="Makes transformer models small and fast, and measures what that costs.",
@@ -47,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             tyro.conf.UseAppendAction,
         ),
     )
+    if isinstance(command, Plan):
+        command = command.question
     sys.exit(_run(command, Console()))
 
 

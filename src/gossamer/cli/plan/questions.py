@@ -1,0 +1,24 @@
+"""The questions that `gossamer plan` answers."""
+
+import dataclasses
+from typing import Annotated, TypeAlias
+
+import tyro
+
+from gossamer.cli.plan.attention import Attention
+from gossamer.cli.plan.chips import Chips
+
+Question: TypeAlias = (
+    Annotated[Attention, tyro.conf.subcommand("attention", prefix_name=False)]
+    | Annotated[Chips, tyro.conf.subcommand("chips", prefix_name=False)]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Plan what a model would cost on chips that are not at hand: seconds, bytes, joules.
+
+    Example: gossamer plan attention --model bert-base --chip flat-cloud --sequence 4096
+    """
+
+    question: Annotated[Question, tyro.conf.arg(name="")]
