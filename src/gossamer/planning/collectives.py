@@ -1,4 +1,4 @@
-"""Seconds that collectives take on the axes of a torus.
+"""Seconds that collectives take on the axes of a torus, and all-to-all on any topology.
 
 Sizes in bytes may be arrays: what is asked of many candidates is asked once.
 """
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+
+from gossamer.planning.topology import Topology
 
 Bytes: TypeAlias = float | np.ndarray
 Seconds: TypeAlias = float | np.ndarray
@@ -130,3 +132,32 @@ def all_to_all_seconds(
     floor = hop_seconds * sum(axis.hops for axis in sizes)
     slowest = max(axis.size / (4 * axis.bandwidth(link_bandwidth)) for axis in sizes)
     return np.maximum(floor, held_bytes * slowest)
+
+
+def routed_all_to_all_seconds(
+    pair_bytes: Bytes, topology: Topology, *, link_bandwidth: float, hop_seconds: float = 0.0
+) -> Seconds:
+    r"""Seconds until every chip of a topology has sent its part to each other chip.
+
+    .. math:: \max \Big( t_{hop} D,\; \frac{m L}{b} \Big)
+
+    Args:
+        pair_bytes: m, what each chip sends to each other one.
+        topology: with the diameter D and the largest link load L of minimal routing.
+        link_bandwidth: b, of one link, one direction, in bytes a second.
+        hop_seconds: of one link.
+
+    Example:
+        >>> from gossamer.planning import torus, twisted_torus
+        >>> for topology in (torus((4, 4, 8)), twisted_torus((4, 4, 8))):
+        ...     seconds = routed_all_to_all_seconds(16384, topology, link_bandwidth=50e9)
+        ...     print(f"{1e6 * seconds:.2f} us")
+        41.94 us
+        24.03 us
+
+    Source: a reconstruction: all shortest paths carry equal parts, and the busiest link is the
+    limit. Jouppi et al. 2023, arXiv 2304.01433, figure 6, measure 0.93 to 0.94 of the gain by a
+    twist that follows from it.
+    """
+    floor = hop_seconds * topology.diameter
+    return np.maximum(floor, pair_bytes * topology.max_link_load / link_bandwidth)

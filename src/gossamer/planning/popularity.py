@@ -83,10 +83,10 @@ def twist_shares(popularity: Mapping[str, float] = POPULARITY) -> TwistShares:
     """
     if min(popularity.values(), default=0.0) < 0 or math.fsum(popularity.values()) > 100 + 1e-9:
         raise ValueError(f"Percentages need to be 0 or more and 100 together, got {popularity}.")
-    slices = {parse_slice(name): percent / 100 for name, percent in popularity.items()}
-    twisted = math.fsum(share for each, share in slices.items() if each.twisted)
-    twistable = math.fsum(share for each, share in slices.items() if each.twistable)
-    parts = math.fsum(share for each, share in slices.items() if not each.cubes)
+    slices = [(parse_slice(name), percent / 100) for name, percent in popularity.items()]
+    twisted = math.fsum(share for each, share in slices if each.twisted)
+    twistable = math.fsum(share for each, share in slices if each.twistable)
+    parts = math.fsum(share for each, share in slices if not each.cubes)
     return TwistShares(
         twisted=twisted,
         twistable=twistable,

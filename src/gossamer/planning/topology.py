@@ -106,7 +106,7 @@ class Topology:
         ahead[over, axis] = 0
         if seam is not None:
             ahead[over] = (ahead[over] + seam) % self.sizes
-        target = np.ravel_multi_index(tuple(ahead.T), self.sizes)
+        target = np.asarray(np.ravel_multi_index(tuple(ahead.T), self.sizes))
         if seam is None:
             target[over] = -1
         if up:
