@@ -1,8 +1,6 @@
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.planning import (
@@ -93,14 +91,15 @@ def test_small_messages_take_as_long_as_the_hops(collective):
 def test_many_sizes_are_asked_at_once(collective):
     sizes = np.array([0.0, 1e3, 1e6, 1e9])
     axes = [Axis(4), Axis(6, wrapped=False)]
-    settings = {"link_bandwidth": LINK, "hop_seconds": 1e-6}
-    want = [float(collective(float(size), axes, **settings)) for size in sizes]
-    np.testing.assert_allclose(collective(sizes, axes, **settings), want)
+    link = {"link_bandwidth": LINK, "hop_seconds": 1e-6}
+    want = [float(collective(float(size), axes, **link)) for size in sizes]
+    np.testing.assert_allclose(collective(sizes, axes, **link), want)
 
 
 EVEN = st.lists(st.sampled_from([2, 4, 6, 8]), min_size=1, max_size=3)
 
 
+@settings(max_examples=20)
 @given(sizes=EVEN, pair_bytes=st.floats(1.0, 1e9))
 def test_all_to_all_on_axes_agrees_with_link_loads_on_regular_even_tori(sizes, pair_bytes):
     topology = torus(sizes)
@@ -110,6 +109,7 @@ def test_all_to_all_on_axes_agrees_with_link_loads_on_regular_even_tori(sizes, p
     assert all_to_all_seconds(held, axes, link_bandwidth=LINK) == pytest.approx(want, rel=1e-9)
 
 
+@settings(max_examples=20)
 @given(sizes=EVEN)
 def test_all_to_all_on_axes_has_the_hops_of_the_diameter(sizes):
     got = all_to_all_seconds(0.0, [Axis(s) for s in sizes], link_bandwidth=LINK, hop_seconds=1e-6)
@@ -173,4 +173,3 @@ def test_routed_all_to_all_asks_many_sizes_at_once_and_waits_for_hops():
 def test_an_axis_without_chips_is_refused():
     with pytest.raises(ValueError, match="1 chip or more, got 0"):
         Axis(0)
-    assert math.isfinite(Axis(1).hops)

@@ -2,8 +2,6 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gossamer.planning import Slice, all_slices, mesh, parse_slice, slices_of, torus, twisted_torus
 
@@ -48,12 +46,11 @@ def test_fewer_chips_have_fewer_slices():
     assert list(map(str, all_slices(8))) == ["1x1x1", "1x1x2", "1x2x2", "2x2x2"]
 
 
-@given(st.sampled_from(all_slices()))
-def test_a_name_is_read_back(each):
-    assert parse_slice(str(each)) == each
-    assert each.chips == math.prod(each.sizes)
-    if each.cubes:
-        assert 64 * math.prod(each.cube_sizes) == each.chips
+def test_names_are_read_back():
+    for each in all_slices():
+        assert parse_slice(str(each)) == each
+        assert each.chips == math.prod(each.sizes)
+        assert not each.cubes or 64 * math.prod(each.cube_sizes) == each.chips
 
 
 def test_names_tell_whether_a_slice_is_twisted():

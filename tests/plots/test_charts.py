@@ -3,7 +3,7 @@ import io
 import matplotlib.image
 import pytest
 
-from gossamer.plots import Bar, Line, bar_panels, equality_plot, line_panels
+from gossamer.plots import Bar, Line, bar_panels, equality_plot, heat_panels, line_panels
 
 RED, BLACK, ORANGE = (214, 39, 40), (0, 0, 0), (255, 127, 14)
 
@@ -53,3 +53,22 @@ def test_points_are_drawn_against_the_line_of_equality():
     few, many = ([(10.0, 10.0 + i) for i in range(n)] for n in (1, 30))
     assert pixels(plot(many), BLACK) > 500  # the line and the text
     assert plot(few) != plot(many)
+
+
+YELLOW = (253, 231, 36)  # the end of the scale
+
+
+def test_heat_panels_share_a_scale_and_leave_out_what_is_no_number():
+    def plot(right: float) -> bytes:
+        tables = {"left": [[1.0, 2.0]], "right": [[right, float("nan")]]}
+        return heat_panels(tables, columns=2, x="x", y="y", value="load", title="t")
+
+    # Half of the left panel is the largest value; with 2.0 half of the right one too.
+    assert pixels(plot(2.0), YELLOW) > 1.8 * pixels(plot(1.0), YELLOW) > 0
+    assert pixels(plot(100.0), YELLOW) < pixels(plot(2.0), YELLOW)
+
+
+def test_heat_panels_of_nothing_are_empty_and_not_an_error():
+    for panels in ({}, {"odd": [[float("nan")]]}):
+        plot = heat_panels(panels, columns=2, x="x", y="y", value="load", title="t")
+        assert pixels(plot, BLACK) > 0

@@ -40,7 +40,7 @@ class Axis:
     @property
     def hops(self) -> float:
         """Links between the two chips farthest apart, if both directions are used."""
-        return self.size / 2 if self.wrapped and self.size > 1 else self.size - 1
+        return self.size / 2 if self.wrapped and self.size > 1 else self.size - 1.0
 
 
 def all_gather_seconds(
