@@ -124,6 +124,14 @@ def test_all_to_all_on_an_even_line_agrees_with_link_loads(chips):
     assert got == pytest.approx(want)
 
 
+def test_all_to_all_on_a_mesh_is_slower_if_all_shortest_paths_are_used():
+    want = all_to_all_seconds(512e6, [Axis(8, wrapped=False)] * 3, link_bandwidth=LINK)
+    got = routed_all_to_all_seconds(1e6, mesh((8, 8, 8)), link_bandwidth=LINK)
+    # Axis after axis, the links that halve a line of 8 carry 4 x 4 x 64 pairs.
+    assert want == pytest.approx(4 * 4 * 64 * 1e6 / LINK)
+    assert got / want == pytest.approx(1.81, abs=0.005)
+
+
 @pytest.mark.parametrize("chips", [3, 5, 7])
 def test_all_to_all_on_an_odd_ring_is_a_little_faster_than_the_formula_says(chips):
     routed = routed_all_to_all_seconds(1e6, torus((chips,)), link_bandwidth=LINK)

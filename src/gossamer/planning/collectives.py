@@ -11,7 +11,7 @@ import numpy as np
 
 from gossamer.planning.topology import Topology
 
-Bytes: TypeAlias = float | np.ndarray
+Bytes: TypeAlias = int | float | np.ndarray
 Seconds: TypeAlias = float | np.ndarray
 
 
@@ -124,7 +124,9 @@ def all_to_all_seconds(
         hop_seconds: of one link.
 
     Source: the scaling book, for one ring; its extension to several axes is a reconstruction, which
-    the link loads of `gossamer.planning.topology` confirm for regular tori with even sizes.
+    the link loads of `gossamer.planning.topology` confirm for regular tori with even sizes. On a
+    mesh of several axes it holds if packets finish one axis before the next; equal splits over all
+    shortest paths crowd the middle, and take up to 1.8 times as long on 8x8x8.
     """
     sizes = [axis for axis in axes if axis.size > 1]
     if not sizes:

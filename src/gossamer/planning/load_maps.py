@@ -45,11 +45,13 @@ def plot_link_loads(topologies: Mapping[str, Topology]) -> bytes:
         raise ValueError(
             f"Maps of link loads need topologies with equally many axes, got {sorted(counts)}."
         )
-    panels = {
-        f"{name}, links along {'xyz'[axis]}": link_load_map(topology, axis).tolist()
-        for axis in range(counts.pop())
-        for name, topology in topologies.items()
-    }
+    panels = {}
+    for axis in range(counts.pop()):
+        for name, topology in topologies.items():
+            most = f"{topology.axis_loads[axis]:.4g}"
+            panels[f"{name}, links along {'xyz'[axis]}: at most {most}"] = link_load_map(
+                topology, axis
+            ).tolist()
     return heat_panels(
         panels,
         columns=len(topologies),
