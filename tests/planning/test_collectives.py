@@ -59,7 +59,7 @@ def test_an_all_reduce_over_a_ring_and_over_a_whole_slice():
 
 
 def test_wraparound_doubles_the_bandwidth_of_every_collective():
-    # Jouppi et al. 2023, section 2.6, for bisection and all-reduce.
+    # Jouppi et al. 2023, section 2, for bisection and all-reduce.
     for collective in COLLECTIVES:
         ring = collective(1e9, [Axis(8)] * 3, link_bandwidth=LINK)
         line = collective(1e9, [Axis(8, wrapped=False)] * 3, link_bandwidth=LINK)

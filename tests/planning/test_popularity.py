@@ -7,7 +7,7 @@ from gossamer.planning import POPULARITY, parse_slice, twist_shares
 
 def test_the_mix_has_the_shares_that_the_paper_names():
     got = twist_shares()
-    # Jouppi et al. 2023, section 2.9, in whole percent.
+    # Jouppi et al. 2023, section 2, in whole percent.
     assert got.twisted == pytest.approx(0.28, abs=0.005)
     assert got.twistable == pytest.approx(0.33, abs=0.005)
     assert got.used == pytest.approx(0.86, abs=0.005)

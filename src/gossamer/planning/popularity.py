@@ -1,6 +1,6 @@
 """Which slices are asked for: the mix of one day, for schedulers, and how much of it is twisted.
 
-Source: Jouppi et al. 2023, arXiv 2304.01433, table 2 and section 2.9.
+Source: Jouppi et al. 2023, arXiv 2304.01433, table 2 and section 2.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 A machine is built of cubes of 4x4x4 chips. A slice is a box of whole cubes, taken from anywhere in
 the machine and joined by optical switches, or a part of one cube, then without wraparound.
 
-Source: Jouppi et al. 2023, arXiv 2304.01433, sections 2.5 to 2.9 and table 2. Parts of a cube are
+Source: Jouppi et al. 2023, arXiv 2304.01433, section 2 and table 2. Parts of a cube are
 those that table 2 lists; no rule for them was found.
 """
 

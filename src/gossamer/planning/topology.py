@@ -3,7 +3,7 @@
 Chips are numbered in row-major order of their coordinates. A column of a table of links is a
 direction: column 2a goes up along axis a, column 2a + 1 goes down.
 
-Source: Jouppi et al. 2023, arXiv 2304.01433, section 2.8 and figure 5, for what is twisted; the
+Source: Jouppi et al. 2023, arXiv 2304.01433, section 2 and figure 5, for what is twisted; the
 paper prints no rule in three dimensions, and this one follows from the lattices that it cites:
 Camarero, Martinez and Beivide 2013, arXiv 1311.2019.
 """

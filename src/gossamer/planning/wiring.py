@@ -6,7 +6,7 @@ switch joins the upper fibre of a cube to the lower fibre of a cube: a permutati
 shifts by whole cubes and leaves places in a face alone, so all 16 switches of an axis do the same,
 and three permutations of cubes are a slice.
 
-Source: Jouppi et al. 2023, arXiv 2304.01433, sections 2.2 to 2.5 and figure 1. The address of a
+Source: Jouppi et al. 2023, arXiv 2304.01433, section 2 and figure 1. The address of a
 switch is ours, consistent with the figure.
 """
 
