@@ -4,7 +4,15 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from gossamer.plots import Bar, Line, bar_panels, equality_plot, line_panels, line_plot
+from gossamer.plots import (
+    Bar,
+    Line,
+    bar_panels,
+    equality_plot,
+    heat_panels,
+    line_panels,
+    line_plot,
+)
 
 RED, BLACK, ORANGE, BLUE = (214, 39, 40), (0, 0, 0), (255, 127, 14), (31, 119, 180)
 
@@ -68,3 +76,22 @@ def test_a_power_law_is_straight_on_logarithmic_axes_and_bent_on_linear_ones():
         return float(abs((high - low) / middle))
 
     assert bend(log=True) < 0.2 < 1 < bend(log=False)
+
+
+YELLOW = (253, 231, 36)  # the end of the scale
+
+
+def test_heat_panels_share_a_scale_and_leave_out_what_is_no_number():
+    def plot(right: float) -> bytes:
+        tables = {"left": [[1.0, 2.0]], "right": [[right, float("nan")]]}
+        return heat_panels(tables, columns=2, x="x", y="y", value="load", title="t")
+
+    # Half of the left panel is the largest value; with 2.0 half of the right one too.
+    assert pixels(plot(2.0), YELLOW) > 1.8 * pixels(plot(1.0), YELLOW) > 0
+    assert pixels(plot(100.0), YELLOW) < pixels(plot(2.0), YELLOW)
+
+
+def test_heat_panels_of_nothing_are_empty_and_not_an_error():
+    for panels in ({}, {"odd": [[float("nan")]]}):
+        plot = heat_panels(panels, columns=2, x="x", y="y", value="load", title="t")
+        assert pixels(plot, BLACK) > 0

@@ -1,4 +1,4 @@
-"""Seconds that collectives take on the axes of a torus.
+"""Seconds that collectives take on the axes of a torus, and all-to-all on any topology.
 
 Sizes in bytes may be arrays: what is asked of many candidates is asked once.
 """
@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-Bytes: TypeAlias = float | np.ndarray
+from gossamer.planning.topology import Topology
+
+Bytes: TypeAlias = int | float | np.ndarray
 Seconds: TypeAlias = float | np.ndarray
 
 
@@ -38,7 +40,7 @@ class Axis:
     @property
     def hops(self) -> float:
         """Links between the two chips farthest apart, if both directions are used."""
-        return self.size / 2 if self.wrapped and self.size > 1 else self.size - 1
+        return self.size / 2 if self.wrapped and self.size > 1 else self.size - 1.0
 
 
 def all_gather_seconds(
@@ -122,7 +124,9 @@ def all_to_all_seconds(
         hop_seconds: of one link.
 
     Source: the scaling book, for one ring; its extension to several axes is a reconstruction, which
-    the link loads of `gossamer.planning.topology` confirm for regular tori with even sizes.
+    the link loads of `gossamer.planning.topology` confirm for regular tori with even sizes. On a
+    mesh of several axes it holds if packets finish one axis before the next; equal splits over all
+    shortest paths crowd the middle, and take up to 1.8 times as long on 8x8x8.
     """
     sizes = [axis for axis in axes if axis.size > 1]
     if not sizes:
@@ -130,3 +134,32 @@ def all_to_all_seconds(
     floor = hop_seconds * sum(axis.hops for axis in sizes)
     slowest = max(axis.size / (4 * axis.bandwidth(link_bandwidth)) for axis in sizes)
     return np.maximum(floor, held_bytes * slowest)
+
+
+def routed_all_to_all_seconds(
+    pair_bytes: Bytes, topology: Topology, *, link_bandwidth: float, hop_seconds: float = 0.0
+) -> Seconds:
+    r"""Seconds until every chip of a topology has sent its part to each other chip.
+
+    .. math:: \max \Big( t_{hop} D,\; \frac{m L}{b} \Big)
+
+    Args:
+        pair_bytes: m, what each chip sends to each other one.
+        topology: with the diameter D and the largest link load L of minimal routing.
+        link_bandwidth: b, of one link, one direction, in bytes a second.
+        hop_seconds: of one link.
+
+    Example:
+        >>> from gossamer.planning import torus, twisted_torus
+        >>> for topology in (torus((4, 4, 8)), twisted_torus((4, 4, 8))):
+        ...     seconds = routed_all_to_all_seconds(16384, topology, link_bandwidth=50e9)
+        ...     print(f"{1e6 * seconds:.2f} us")
+        41.94 us
+        24.03 us
+
+    Source: a reconstruction: all shortest paths carry equal parts, and the busiest link is the
+    limit. Jouppi et al. 2023, arXiv 2304.01433, figure 6, measure 0.93 to 0.94 of the gain by a
+    twist that follows from it.
+    """
+    floor = hop_seconds * topology.diameter
+    return np.maximum(floor, pair_bytes * topology.max_link_load / link_bandwidth)

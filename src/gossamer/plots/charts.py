@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -158,6 +159,40 @@ def line_panels(panels: Mapping[str, Sequence[Line]], *, x: str, y: str, title: 
     if named:
         place = "outside right center"
         figure.legend(list(named.values()), list(named), loc=place, fontsize="small")
+    return _png(figure)
+
+
+def heat_panels(
+    panels: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    columns: int,
+    x: str,
+    y: str,
+    value: str,
+    title: str,
+) -> bytes:
+    """Draws a table of values per name as colours, so many side by side, with one scale for all.
+
+    The first row is on top. What is NaN is left blank.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 1 + 3 * rows), layout="constrained")
+    figure.suptitle(title)
+    finite = [v for table in panels.values() for row in table for v in row if not math.isnan(v)]
+    grid = figure.subplots(max(1, rows), columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    drawn = None
+    for axes, (name, table) in zip(grid.flat, panels.items(), strict=False):
+        axes.set(xlabel=x, ylabel=y, title=name)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+        # From 0, so that a colour twice as far along the scale is twice the value.
+        drawn = axes.imshow(table, aspect="auto", vmin=0.0, vmax=max(finite, default=1.0))
+    if drawn is not None:
+        figure.colorbar(drawn, ax=figure.axes, label=value)
     return _png(figure)
 
 
