@@ -19,18 +19,18 @@ from gossamer.planning.attention_dataflow import (
     plan_attention,
 )
 from gossamer.planning.attention_energy import (
-    EnergyCosts,
     FLAT_ENERGY,
     FRAME_ENERGY,
     FUSEMAX_ENERGY,
+    EnergyCosts,
     attention_joules,
 )
 from gossamer.planning.attention_footprints import activation_bytes, live_elements
 from gossamer.planning.attention_mappings import AttentionMapping, OperatorMapping
 from gossamer.planning.attention_shapes import (
+    FLAT_MODELS,
     AttentionModel,
     AttentionShape,
-    FLAT_MODELS,
     Operator,
     attend_operator,
     logit_operator,
@@ -63,6 +63,12 @@ from gossamer.planning.wiring import (
 )
 
 __all__ = [
+    "FLAT_ENERGY",
+    "FLAT_MODELS",
+    "FRAME_ENERGY",
+    "FUSEMAX_ENERGY",
+    "PACKET_BYTES",
+    "POPULARITY",
     "AttentionCost",
     "AttentionMapping",
     "AttentionModel",
@@ -73,15 +79,9 @@ __all__ = [
     "Chip",
     "Cut",
     "EnergyCosts",
-    "FLAT_ENERGY",
-    "FLAT_MODELS",
-    "FRAME_ENERGY",
-    "FUSEMAX_ENERGY",
     "Fabric",
     "Operator",
     "OperatorMapping",
-    "PACKET_BYTES",
-    "POPULARITY",
     "PacketRun",
     "Slice",
     "Switch",
