@@ -43,7 +43,7 @@ def states(machine: Machine, available: float) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("chips", TABLE)
 def test_goodput_of_a_tpu_v4_to_three_digits(chips):
     for found, wanted in zip(
-        (goodput, confident_goodput, static_goodput), TABLE[chips], strict=True
+        (switched_goodput, confident_goodput, static_goodput), TABLE[chips], strict=True
     ):
         got = [found(chips, host) for host in HOSTS]
         np.testing.assert_allclose(got, wanted, atol=0.0005 + 1e-12)  # its rounding

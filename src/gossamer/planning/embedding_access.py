@@ -54,7 +54,7 @@ def unique_rows_of_shards(
     The first shard has the row that is asked for most.
 
     Example:
-        >>> unique_rows_of_shards(4, 0.0, 1.0, 2).tolist()
+        >>> unique_rows_of_shards(4, 0.0, 1.0, 2).round(9).tolist()
         [0.5, 0.5]
     """
     _check(rows, skew, lookups)

@@ -1,8 +1,8 @@
 """Embedding tables split over chips: who holds what, and which bytes are sent.
 
-A sample looks up some rows of each table and adds them up. The chips that ask (all of them, each for
-its own samples) are rarely those that hold the rows: ids go one way, vectors come back, and
-gradients follow the ids.
+A sample looks up some rows of each table and adds them up. The chips that ask, all of them for their
+own samples, are rarely those that hold the rows: ids go one way, vectors come back, and gradients
+follow the ids.
 
 Source: Jouppi et al. 2023, arXiv 2304.01433, names the ways of sharding and gives no volumes; the
 volumes are a reconstruction.
@@ -233,8 +233,8 @@ def sharding_volumes(
         \tfrac{n-1}{n} b R \big(1 - (1 - \tfrac{1}{R})^v\big) D s
 
     or vectors of :math:`\tfrac{n-1}{n} b v u D s` where the requester pools. A replicated table
-    sends :math:`2 \tfrac{n-1}{n} N D s` of dense gradients. Where the owner pools, it is not counted
-    that it has to be told which samples ask for an id that comes once.
+    sends :math:`2 \tfrac{n-1}{n} N D s` of dense gradients. Where the owner pools it also has to be
+    told which samples ask for an id that comes once; that is not counted.
 
     Args:
         table: that is looked up.
