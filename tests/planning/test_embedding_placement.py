@@ -86,7 +86,7 @@ def test_search_is_close_to_the_best_of_all_placements(tight):
         ratios.append(found.cost.sparse_seconds / best)
     assert min(ratios) >= 1 - 1e-9  # nothing beats all placements
     assert max(ratios) <= 1.10
-    assert np.mean(ratios) <= 1.02
+    assert np.mean(ratios) <= 1.01
 
 
 def loads_of(placement, model, setting) -> np.ndarray:
@@ -105,9 +105,9 @@ def loads_of(placement, model, setting) -> np.ndarray:
     return loads
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_placement_costs_what_its_shards_do_where_they_are(seed):
-    model = random_model(seed, 20)
+    model = random_model(seed, 12)
     setting = EmbeddingSetting(chip=TPU, axes=(4, 4), batch=1024)
     placement = place_tables(model, setting, dense_seconds=1e-9)
     nbytes, gather, exchange = loads_of(placement, model, setting)
@@ -121,10 +121,10 @@ def test_a_placement_costs_what_its_shards_do_where_they_are(seed):
 
 
 def test_search_beats_every_single_sharding_and_is_near_even():
-    model = random_model(5, 60)
-    setting = EmbeddingSetting(chip=TPU, axes=(4, 4, 4), batch=2048)
+    model = random_model(5, 30)
+    setting = EmbeddingSetting(chip=TPU, axes=(4, 4, 2), batch=2048)
     found = place_tables(model, setting)
-    for sharding in (Sharding(), Sharding(columns=2), Sharding(rows=64), REPLICATED):
+    for sharding in (Sharding(), Sharding(columns=2), Sharding(rows=32), REPLICATED):
         fits = {t.name: [sharding] for t in model.tables if t.width // sharding.columns >= 8}
         alone = place_tables(model, setting, shardings=fits)
         assert found.cost.sparse_seconds <= alone.cost.sparse_seconds
@@ -141,9 +141,9 @@ def test_hot_rows_are_spread_once_duplicates_are_not_removed():
     setting = EmbeddingSetting(chip=TPU, axes=(8,), batch=512, deduplicate=False)
     rows = {t.name: [Sharding(rows=8)] for t in tables}
     found = place_tables(model, setting, shardings=rows)
-    first = [int(chips[0]) for chips in found.chips.values()]
-    assert sorted(first) == list(range(8))
-    assert found.imbalance == pytest.approx(1.0, abs=0.05)
+    one = shard_costs(tables[0], features[:1], rows["t0"][0], setting).gather_seconds
+    assert one.max() / one.mean() > 2
+    assert found.imbalance < 1.01
 
 
 def test_tables_that_are_too_large_for_a_chip_are_split():
@@ -160,6 +160,27 @@ def test_small_tables_with_many_lookups_are_replicated():
     model = EmbeddingModel(tables=(table,), features=(Feature(table="small", valency=50.0),))
     setting = EmbeddingSetting(chip=TPU, axes=(4, 4, 4), batch=4096, deduplicate=False)
     assert place_tables(model, setting).shardings["small"] == REPLICATED
+
+
+def test_replicas_make_way_where_memory_is_short():
+    tables = tuple(Table(name=f"t{i}", rows=1000, width=128) for i in range(12))
+    features = tuple(Feature(table=table.name, valency=50.0) for table in tables)
+    model = EmbeddingModel(tables=tables, features=features)
+    setting = EmbeddingSetting(chip=TPU, axes=(4, 4), batch=4096, deduplicate=False)
+    roomy = place_tables(model, setting)
+    assert set(roomy.shardings.values()) == {REPLICATED}
+    limit = 1.05 * model.nbytes / 16
+    tight = place_tables(model, setting, table_bytes=limit)
+    assert tight.chip_bytes.max() <= limit * (1 + 1e-9)
+    assert tight.cost.sparse_seconds > roomy.cost.sparse_seconds
+
+
+def test_tables_without_features_take_memory_alone():
+    model = EmbeddingModel(tables=MODEL.tables, features=())
+    found = place_tables(model, AT)
+    assert found.cost.sparse_seconds == 0
+    assert found.chip_bytes.sum() >= model.nbytes
+    assert found.imbalance == 1.0
 
 
 def test_possible_shardings_are_possible():

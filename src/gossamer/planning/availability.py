@@ -269,7 +269,7 @@ def simulate_slices(
     for start in range(0, trials, block):
         # Hosts come first: what is reduced over is then long rows, not 16 bytes.
         shape = (machine.cube_hosts, min(block, trials - start), machine.cubes)
-        works = (generator.random(shape, np.float32) < host_availability).all(axis=0)
+        works = np.all(generator.random(shape, np.float32) < host_availability, axis=0)
         if switched:
             running.append(works.sum(axis=1) // cubes)
         else:

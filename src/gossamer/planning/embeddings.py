@@ -1,8 +1,8 @@
 """Embedding tables split over chips: who holds what, and which bytes are sent.
 
-A sample looks up some rows of each table and adds them up. The chips that ask, all of them for their
-own samples, are rarely those that hold the rows: ids go one way, vectors come back, and gradients
-follow the ids.
+A sample looks up some rows of each table and adds them up. The chips that ask, all of them for
+their own samples, are rarely those that hold the rows: ids go one way, vectors come back, and
+gradients follow the ids.
 
 Source: Jouppi et al. 2023, arXiv 2304.01433, names the ways of sharding and gives no volumes; the
 volumes are a reconstruction.
