@@ -3,7 +3,7 @@
 Lookups and updates run on units of their own beside the matrix units, and the network beside both:
 a step takes as long as the slowest of them.
 
-Source: Jouppi et al. 2023, arXiv 2304.01433, on SparseCores, and Li et al.'s search there, for a
+Source: Jouppi et al. 2023, arXiv 2304.01433, on SparseCores and on DLRM0's shape, for a
 step being the longer of its sparse and dense parts; the seconds of each are a reconstruction.
 """
 
