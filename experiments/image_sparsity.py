@@ -146,11 +146,11 @@ HEAD = """# Accuracy on images against sparsity, measured
 `experiments/image_sparsity.py --images signs64.npz --out docs/results/` writes this page. A vision
 transformer (three layers, width 96) learns the Sign Language Digits at 32 x 32 pixels, feed-forward
 kernels sparse along their inputs. Accuracy on {images} images of other sessions, with strict masks;
-the last column is the mean over seeds of the difference from dense training of the same seed, with
-its standard error. FLOPs are of the whole run, over those of the dense run.
+what is above dense is the mean over seeds of the difference from dense training of the same seed,
+with its standard error. FLOPs are of the whole run, over those of the dense run.
 
-| kernels | method | accuracy by seed | mean | above dense | FLOPs |
-| --- | --- | --- | --- | --- | --- |
+| kernels | method | accuracy by seed | mean | above dense | cross-entropy above dense | FLOPs |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -166,12 +166,14 @@ def report(rows: Sequence[dict[str, Any]], out: pathlib.Path) -> None:
                 continue
             mine = sorted(mine, key=lambda row: row["seed"])
             values = [row["accuracy"] for row in mine]
-            gains = [row["accuracy"] - dense[row["seed"]]["accuracy"] for row in mine]
-            error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-            above = "" if method == "dense" else f"{statistics.mean(gains):+.2%} ± {error:.2%}"
+            gains, losses = (
+                [row[field] - dense[row["seed"]][field] for row in mine]
+                for field in ("accuracy", "loss")
+            )
+            above = "" if method == "dense" else f"{_mean(gains, '+.2%')} | {_mean(losses, '+.3f')}"
             text += (
                 f"| {pattern} | {method} | {', '.join(f'{value:.1%}' for value in values)} | "
-                f"{statistics.mean(values):.2%} | {above} | {mine[0]['flops']:.2f} |\n"
+                f"{statistics.mean(values):.2%} | {above or ' | '} | {mine[0]['flops']:.2f} |\n"
             )
             if method != "dense":
                 zeros = 1 - int(pattern.split(":")[0]) / int(pattern.split(":")[1])
@@ -185,6 +187,12 @@ def report(rows: Sequence[dict[str, Any]], out: pathlib.Path) -> None:
     )
     (out / "image-sparsity.png").write_bytes(plot)
     (out / "image-sparsity.md").write_text(f"{text}\n![Accuracy above dense](image-sparsity.png)\n")
+
+
+def _mean(values: Sequence[float], digits: str) -> str:
+    """The mean with its standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):{digits}} ± {error:{digits.removeprefix('+')}}"
 
 
 def main() -> None:

@@ -85,7 +85,8 @@ def test_changed_lines_count_what_was_added_or_replaced_outside_the_header(table
     assert table.changed_lines(tmp_path) == 2
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
+# The dense trainer has the same lines but ten; all of it runs below.
+@pytest.mark.parametrize("kind", [pytest.param("dense", marks=pytest.mark.slow), "sparse"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_short_run_learns_and_ends_sparse(name, kind, monkeypatch, capsys):
     steps, least = SHORT[name]

@@ -165,7 +165,8 @@ def given_translations(
     check_pairs(checkpoint, pairs)
     config = encoder_decoder_config(checkpoint.config)
     rows = _rows(checkpoint, pairs)
-    size = group_size(*rows.source.shape, 2 * config.hidden_size)
+    count, length = rows.source.shape
+    size = group_size(count, length, 2 * config.hidden_size)
     groups = list(_groups(rows, size))
     advance = stage(len(groups) * config.num_blocks)
     graph, state = nnx.split(build_ends(config, checkpoint.read))
@@ -175,10 +176,10 @@ def given_translations(
         flow = begin(checkpoint, T5Inputs(*map(jnp.asarray, columns)))
         flow = run_blocks(checkpoint, flow, advance)
         assert isinstance(flow, T5Flow)
-        counted = group.target_segments != 0
+        rows_of = (flow.target, jnp.asarray(group.labels), group.target_segments != 0)
         losses += [
-            float(loss_sum(graph, state, *row))
-            for row in zip(flow.target, jnp.asarray(group.labels), counted, strict=True)
+            float(loss_sum(graph, state, hidden, labels, counted))
+            for hidden, labels, counted in zip(*rows_of, strict=True)
         ]
     predictions = int(np.count_nonzero(rows.target_segments))
     mean = math.fsum(losses) / predictions
