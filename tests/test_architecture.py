@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("packing",),
     ("nn", "selftest"),
     ("models", "data"),
-    ("loading",),
+    ("loading", "planning"),
     ("inference",),
     ("evaluation",),
     ("compression", "training"),

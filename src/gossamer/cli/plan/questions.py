@@ -7,9 +7,13 @@ import tyro
 
 from gossamer.cli.plan.attention import Attention
 from gossamer.cli.plan.chips import Chips
+from gossamer.cli.plan.slices import SliceQuestion
+from gossamer.cli.plan.train import TrainQuestion
 
 Question: TypeAlias = (
-    Annotated[Attention, tyro.conf.subcommand("attention", prefix_name=False)]
+    Annotated[TrainQuestion, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[SliceQuestion, tyro.conf.subcommand("slice", prefix_name=False)]
+    | Annotated[Attention, tyro.conf.subcommand("attention", prefix_name=False)]
     | Annotated[Chips, tyro.conf.subcommand("chips", prefix_name=False)]
 )
 
