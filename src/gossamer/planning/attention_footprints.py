@@ -89,8 +89,10 @@ def activation_bytes(shape: AttentionShape, *, blocks: int, fused: bool) -> int:
 
     Example:
         >>> shape = AttentionShape(batch=1, sequence=8192, heads=12, head_dim=64)
-        >>> [round(activation_bytes(shape, blocks=2, fused=f) / 1e9, 1) for f in (False, True)]
-        [3.3, 0.1]
+        >>> for fused in (False, True):
+        ...     print(round(activation_bytes(shape, blocks=2, fused=fused) / 1e9, 1), "GB")
+        3.3 GB
+        0.1 GB
     """
     if blocks < 1:
         raise ValueError(f"A stack needs 1 block or more, got {blocks}.")

@@ -151,8 +151,10 @@ def logit_operator(shape: AttentionShape) -> Operator:
 
     Example:
         >>> xlm = FLAT_MODELS["xlm"]
-        >>> [round(logit_operator(xlm.shape(512, batch=n)).intensity(), 2) for n in (1, 64)]
-        [42.67, 42.67]
+        >>> for batch in (1, 64):
+        ...     print(round(logit_operator(xlm.shape(512, batch=batch)).intensity(), 2))
+        42.67
+        42.67
     """
     tensor = shape.batch * shape.sequence * shape.width
     return Operator(macs=shape.macs, read=2 * tensor, written=shape.scores)

@@ -108,8 +108,11 @@ def switched_goodput(
         spare_cubes: r, that no slice is planned on: they stand in for those that fail.
 
     Example:
-        >>> [round(switched_goodput(chips, 0.99), 3) for chips in (1024, 2048, 3072)]
-        [0.747, 0.5, 0.742]
+        >>> for chips in (1024, 2048, 3072):
+        ...     print(round(switched_goodput(chips, 0.99), 3))
+        0.747
+        0.5
+        0.742
     """
     cubes = machine.slice_cubes(slice_chips)
     most = _planned_cubes(machine, cubes, spare_cubes) // cubes
