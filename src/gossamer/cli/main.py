@@ -17,7 +17,7 @@ from gossamer.cli.export import Export
 from gossamer.cli.generate import Generate
 from gossamer.cli.inspect import Inspect
 from gossamer.cli.interplay import Interplay
-from gossamer.cli.plan import Plan
+from gossamer.cli.plan.questions import Plan
 from gossamer.cli.train import Train
 
 WORKED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130

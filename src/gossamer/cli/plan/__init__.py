@@ -1,5 +1,1 @@
 """`gossamer plan`: what a model would cost on chips that are not at hand; a file a question."""
-
-from gossamer.cli.plan.questions import Plan
-
-__all__ = ["Plan"]
