@@ -32,7 +32,13 @@ def half_width(shape: ModelShape) -> float:
 
 
 def layout_volume(
-    layout: Layout, mesh: Mesh, *, tokens: Count, d_model: float, width: float, sublayers: int = 1
+    layout: Layout,
+    mesh: Mesh,
+    *,
+    tokens: Count,
+    d_model: int | float,
+    width: int | float,
+    sublayers: int = 1,
 ) -> Count:
     """Elements that a chip moves in a layer: of activations, and of gathered weights.
 
@@ -61,7 +67,7 @@ def layout_volume(
     return weights if gathered == 3 else weights + stream / chips_along(mesh.axes[:gathered])
 
 
-def best_x(chips: int, *, d_model: float, width: float, sublayers: int = 1) -> float:
+def best_x(chips: int, *, d_model: int | float, width: int | float, sublayers: int = 1) -> float:
     """X* of WS-2D: the chips over which E is best divided.
 
     Example:
@@ -72,7 +78,7 @@ def best_x(chips: int, *, d_model: float, width: float, sublayers: int = 1) -> f
 
 
 def best_volume_2d(
-    chips: int, *, tokens: Count, d_model: float, width: float, sublayers: int = 1
+    chips: int, *, tokens: Count, d_model: int | float, width: int | float, sublayers: int = 1
 ) -> Count:
     """V_2D at X*, 8 BL E / sqrt(n) where F is 4 E.
 
@@ -83,7 +89,9 @@ def best_volume_2d(
     return 4 * tokens * math.sqrt(sublayers * d_model * width / chips)
 
 
-def chips_from_which_2d_wins(*, d_model: float, width: float, sublayers: int = 1) -> float:
+def chips_from_which_2d_wins(
+    *, d_model: int | float, width: int | float, sublayers: int = 1
+) -> float:
     """n above which WS-2D moves less than WS-1D: 16 where F is 4 E.
 
     With the bandwidth of each axis instead of the whole chip's it takes more: see `step_cost` with
@@ -96,7 +104,7 @@ def chips_from_which_2d_wins(*, d_model: float, width: float, sublayers: int = 1
     return 4 * width / (sublayers * d_model)
 
 
-def best_gathered_chips(chips: int, *, tokens: Count, width: float) -> float:
+def best_gathered_chips(chips: int, *, tokens: Count, width: int | float) -> float:
     """N* = sqrt(BL n / F): over how many chips weights are best gathered.
 
     The form keeps the activations' term at N = n, where there is none.
@@ -108,7 +116,9 @@ def best_gathered_chips(chips: int, *, tokens: Count, width: float) -> float:
     return float(math.sqrt(tokens * chips / width))
 
 
-def best_gathered_volume(chips: int, *, tokens: Count, d_model: float, width: float) -> float:
+def best_gathered_volume(
+    chips: int, *, tokens: Count, d_model: int | float, width: int | float
+) -> float:
     """V_WG at N*, 4 E sqrt(BL F / n).
 
     Example:
@@ -123,10 +133,10 @@ def crossover_tokens(
     after: Layout,
     mesh: Mesh,
     *,
-    d_model: float,
-    width: float,
-    weight_bytes: float = 2,
-    activation_bytes: float = 2,
+    d_model: int | float,
+    width: int | float,
+    weight_bytes: int | float = 2,
+    activation_bytes: int | float = 2,
     sublayers: int = 1,
 ) -> float:
     """BL at which `after` begins to move fewer bytes than `before`.

@@ -36,6 +36,7 @@ from gossamer.planning.layouts import (
     layer_collectives,
 )
 from gossamer.planning.meshes import Mesh, chips_along
+from gossamer.planning.names import check_known
 from gossamer.planning.partition_memory import ACTIVATION_BYTES, cache_elements_per_chip
 from gossamer.planning.shapes import ModelShape, Phase
 from gossamer.planning.stored_weights import StoredWeights
@@ -59,8 +60,8 @@ class StepConstants:
             microsecond where transfers are cut into steps that alternate with products.
         matmul_efficiency: of products, of the peak: eta_m.
         link_efficiency: of links: eta_l.
-        score_traffic: bytes that each score moves to and from the large memory, where all do not
-            fit on the chip.
+        score_traffic: bytes that each score that does not fit on the chip moves to and from the
+            large memory.
         network: how collectives use links.
         gather_links: whose bandwidth gathering weights gets; None: as other collectives.
         name: of where they are from.
@@ -85,9 +86,7 @@ class StepConstants:
         for name in ("matmul_efficiency", "link_efficiency"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} needs to be above 0 and at most 1, got {self!r}.")
-        if self.network not in get_args(Network):
-            known = ", ".join(get_args(Network))
-            raise ValueError(f"There is no network {self.network!r}; known are {known}.")
+        check_known("networks", self.network, get_args(Network))
         if self.gather_links is not None and self.gather_links <= 0:
             raise ValueError(f"gather_links needs to be above 0, got {self.gather_links}.")
 
@@ -99,13 +98,13 @@ IDEAL_FLAT = StepConstants(network="flat", name="ideal, flat bandwidth")
 """Without losses, and with all links for every collective, as the paper's formulas have it."""
 
 CALIBRATED = StepConstants(
-    fixed_seconds=43.4e-6,
-    hop_seconds=3.69e-6,
-    matmul_efficiency=0.854,
-    link_efficiency=0.887,
-    score_traffic=30.8,
+    fixed_seconds=43.2e-6,
+    hop_seconds=3.70e-6,
+    matmul_efficiency=0.857,
+    link_efficiency=0.884,
+    score_traffic=32.3,
     network="axis-by-axis",
-    gather_links=1,
+    gather_links=1.0,
     name="fitted to TPU v4",
 )
 """As `gossamer.planning.calibration` fits them to TPU v4. For other chips they are a guess."""
@@ -214,8 +213,8 @@ def _attention_seconds(
         shape, mesh, layout, attention, batch=batch, context=context
     )
     # Where a chip's own memory is not known, attention is taken to be fused.
-    spills = scores * _SCORE_BYTES > (chip.on_chip_bytes or math.inf)
-    moved = cached + constants.score_traffic * scores * spills
+    on_chip = (chip.on_chip_bytes or math.inf) / _SCORE_BYTES
+    moved = cached + constants.score_traffic * np.maximum(scores - on_chip, 0.0)
     return modules * products, modules * moved / chip.memory_bandwidth
 
 

@@ -18,18 +18,20 @@ Source: Pope et al. 2022, arXiv 2211.05102, sections 3.2 and 3.3 and appendix A.
 
 import dataclasses
 import itertools
+import math
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from gossamer.planning.collectives import Axis
 from gossamer.planning.meshes import Mesh, chips_along
+from gossamer.planning.names import check_known
 from gossamer.planning.shapes import ModelShape, Phase
 
 Layout: TypeAlias = Literal["ws-1d", "ws-2d", "wg-x", "wg-xy", "wg-xyz"]
 AttentionLayout: TypeAlias = Literal["heads", "batch"]
 Kind: TypeAlias = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
-Count: TypeAlias = int | float | np.ndarray
+Count: TypeAlias = int | float | np.number | np.ndarray
 """A number, or one for each of many candidates."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -166,23 +168,22 @@ def check_divides(
     """Raises where a layout cannot divide a model over a mesh.
 
     Raises:
-        ValueError: a layout is unknown, or a size does not divide; the way out is named.
+        ValueError: a layout is unknown, or a size does not divide; it says what would.
     """
-    for value, known in ((layout, LAYOUTS), (attention, ATTENTION_LAYOUTS)):
-        if value not in known:
-            raise ValueError(f"There is no layout {value!r}; known are {', '.join(known)}.")
-    wide = width_chips(layout, mesh)
+    check_known("layouts", layout, LAYOUTS)
+    check_known("layouts of attention", attention, ATTENTION_LAYOUTS)
     over = f"{layout} on a mesh {mesh} divides"
-    if shape.d_model % mesh.chips:
-        raise ValueError(
-            f"{over} d_model over {mesh.chips} chips, and {shape.d_model} of {shape.name} is no "
-            "multiple; take another number of chips."
-        )
-    if shape.d_ff % wide:
-        raise ValueError(
-            f"{over} d_ff over {wide} chips, and {shape.d_ff} of {shape.name} is no multiple; "
-            "take another mesh."
-        )
+    stored = mesh.chips if layout == "ws-1d" else chips_along((mesh.y, mesh.z))
+    stationary = layout in ("ws-1d", "ws-2d")
+    streamed = mesh.chips if stationary else math.lcm(mesh.x.size, width_chips(layout, mesh))
+    for name, chips in (("d_model", streamed), ("d_ff", stored)):
+        size = getattr(shape, name)
+        if size % chips:
+            raise ValueError(
+                f"{over} {name} over {chips} chips, and {size} of {shape.name} is no multiple; "
+                "take another mesh."
+            )
+    wide = width_chips(layout, mesh)
     if shape.heads % wide:
         padded = padded_heads(shape, mesh, layout)
         raise ValueError(
@@ -252,6 +253,6 @@ def _exchanges(
     return list(itertools.chain(each, each))
 
 
-def _step(batch: Count, options: list[int]) -> np.ndarray:
+def _step(batch: Count, options: list[int]) -> np.ndarray | np.integer:
     """Which of the rising options is the last that the batch fills; the first always is."""
     return np.maximum(np.searchsorted(options, batch, side="right") - 1, 0)

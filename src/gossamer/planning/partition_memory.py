@@ -198,7 +198,7 @@ def check_fits(
     raise ValueError(
         f"{shape.name} on {mesh.chips} {chip.name} needs {use.nbytes / 2**30:.1f} GiB of each "
         f"({parts}), {(use.nbytes - chip.memory_bytes) / 2**30:.1f} GiB more than it has. "
-        + _what_fits(shape, chip, mesh, layout, attention, use, batch=batch, context=context)
+        + _what_fits(shape, chip, mesh, layout, attention, use, cache, batch, context, tokens)
     )
 
 
@@ -209,23 +209,34 @@ def _what_fits(
     layout: Layout,
     attention: AttentionLayout,
     use: MemoryUse,
-    *,
+    cache: CacheFormat,
     batch: int,
     context: int,
+    tokens: int,
 ) -> str:
     left = chip.memory_bytes - float(use.weights)
     if left <= 0:
         chips = math.floor(float(use.weights) * mesh.chips / chip.memory_bytes) + 1
         return f"The weights alone need {chips} chips or more; narrower weights need fewer."
-    beside = float(use.cache + use.activations)
     ways = []
-    # Both parts grow at most as fast as the batch: what fits by proportion does fit.
-    if fitting := int(batch * left / beside):
-        ways.append(f"a batch of {fitting}")
-    of_context = left - float(use.activations)
-    if of_context > 0 and (fitting := int(context * of_context / float(use.cache))):
-        ways.append(f"a context of {fitting}")
-    if attention == "heads" and shape.kv_heads < mesh.chips and np.min(batch) >= 2:
-        ways.append("attention divided over the batch")
-    ways.append("int8 keys and values, narrower weights or more chips")
-    return f"What may fit: {'; '.join(ways)}."
+    fewer = np.arange(1, batch)
+    beside = memory_use(
+        shape,
+        mesh,
+        layout,
+        attention,
+        batch=fewer,
+        context=context,
+        tokens=tokens / batch * fewer,
+        cache=cache,
+    )
+    # A smaller batch may be divided over fewer chips, so that each has to be looked at.
+    if (fitting := fewer[beside.cache + beside.activations <= left]).size:
+        ways.append(f"a batch of {fitting.max()}")
+    for_cache = left - float(use.activations)
+    if use.cache and (shorter := int(context * for_cache / float(use.cache))) > 0:
+        ways.append(f"a context of {shorter}")
+    fits = f"What would fit: {' or '.join(ways)}. " if ways else ""
+    by_batch = "attention divided over the batch, " if attention == "heads" and batch > 1 else ""
+    less = f"{by_batch}int8 keys and values, narrower weights and more chips"
+    return f"{fits}{less[0].upper()}{less[1:]} take less."

@@ -201,7 +201,7 @@ class ModelShape:
     @property
     def counted_parameters(self) -> float:
         """N of the MFU: nominal parameters, so that padding is no achievement."""
-        return self.nominal_parameters or self.parameters
+        return self.nominal_parameters or float(self.parameters)
 
     @property
     def cache_elements_per_token(self) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from gossamer.planning.layouts import (
     padded_heads,
 )
 from gossamer.planning.meshes import Mesh
+from gossamer.planning.names import check_known
 from gossamer.planning.partition_memory import CACHE_BYTES, CacheFormat, check_fits, memory_use
 from gossamer.planning.shapes import ModelShape, Phase
 from gossamer.planning.stored_weights import Weights, store_weights
@@ -111,8 +113,7 @@ def step_cost(
             raise ValueError(f"{name} of a step needs 1 or more, got {size}.")
     if new > context:
         raise ValueError(f"{new} new tokens are more than the whole context of {context}.")
-    if cache not in CACHE_BYTES:
-        raise ValueError(f"There is no cache {cache!r}; known are {', '.join(CACHE_BYTES)}.")
+    check_known("formats of the cache", cache, CACHE_BYTES)
     if phase == "decode" and not shape.generates:
         raise ValueError(f"{shape.name} generates no tokens: its only phase is prefill.")
     if pad_heads:
@@ -239,8 +240,7 @@ def model_flops_utilization(
 
 
 def _new_tokens(phase: Phase, context: int, tokens: int | None) -> int:
-    if phase not in ("prefill", "decode"):
-        raise ValueError(f"There is no phase {phase!r}; known are prefill, decode.")
+    check_known("phases", phase, get_args(Phase))
     if tokens is not None:
         return tokens
     return context if phase == "prefill" else 1

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from gossamer.packing import stored_bytes, why_dense
 from gossamer.planning.chips import Chip
+from gossamer.planning.names import check_known
 from gossamer.planning.shapes import ModelShape
 from gossamer.quantization import Int
 from gossamer.recipe import Recipe, Rule
@@ -140,10 +141,7 @@ def _kernel_bytes(path: str, kernel: tuple[int, int], rule: Rule | None) -> int:
 
 
 def _of_bits(shape: ModelShape, bits: Bits) -> StoredWeights:
-    if bits not in BITS:
-        raise ValueError(
-            f"Weights of {bits!r} are not known: give {', '.join(BITS)}, or a recipe for others."
-        )
+    check_known("bits of weights", bits, BITS)
     blocks = {
         stack: layers * sum(map(math.prod, shape.block_kernels(stack).values())) * BITS[bits] // 8
         for stack, layers in shape.stacks.items()
