@@ -56,6 +56,10 @@ def test_tables_outside_the_fit_are_predicted(table):
     assert found.worst_ratio < 1.5
 
 
+def test_steps_at_long_contexts_are_within_25_percent_of_figure_8():
+    assert agreement(OTHERS["figure-8"], TPU).worst_ratio < 1.25
+
+
 def test_constants_of_appendix_d_alone_hold_for_figure_1():
     appendix = {name: FITTED[name] for name in ("table-d.2", "table-d.3")}
     constants = fit_constants(appendix, TPU)
@@ -83,7 +87,10 @@ def test_a_fit_finds_the_constants_that_made_the_seconds():
     )
     made = {
         name: [
-            dataclasses.replace(each, seconds=predicted_seconds(each, TPU, truth)) for each in table
+            dataclasses.replace(each, seconds=seconds)
+            for each, seconds in zip(
+                table, predicted_seconds(table, TPU, truth).tolist(), strict=True
+            )
         ]
         for name, table in FITTED.items()
     }
@@ -99,9 +106,15 @@ def test_nothing_that_was_measured_is_faster_than_ideal(constants):
     assert max(ratios) < 1
 
 
+def test_measurements_together_are_predicted_as_each_alone():
+    together = predicted_seconds(rows(FITTED), TPU, CALIBRATED)
+    alone = [predicted_seconds([each], TPU, CALIBRATED)[0] for each in rows(FITTED)]
+    assert together.tolist() == pytest.approx(alone, rel=1e-12)
+
+
 def test_agreement_is_by_logarithms():
     made = FITTED["table-d.2"][0]
-    seconds = predicted_seconds(made, TPU, CALIBRATED)
+    (seconds,) = predicted_seconds([made], TPU, CALIBRATED).tolist()
     found = agreement(
         [dataclasses.replace(made, seconds=seconds * factor) for factor in (0.5, 2.0)], TPU
     )
@@ -134,8 +147,9 @@ mine:
     first, second = read_measurements(file)["mine"]
     assert (first.seconds, first.attention, second.attention) == (1.0, "heads", "batch")
     assert second.table == "mine"
-    step = predicted_seconds(dataclasses.replace(second, steps=1), TPU, CALIBRATED)
-    assert predicted_seconds(second, TPU, CALIBRATED) == pytest.approx(2 * step)
+    once = dataclasses.replace(second, steps=1)
+    step, both = predicted_seconds([once, second], TPU, CALIBRATED)
+    assert both == pytest.approx(2 * step)
 
 
 @pytest.mark.parametrize(

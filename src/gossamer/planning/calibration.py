@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -55,7 +55,7 @@ class Agreement:
 
 
 def agreement(
-    measurements: Iterable[Measurement], chip: Chip, constants: StepConstants = CALIBRATED
+    measurements: Sequence[Measurement], chip: Chip, constants: StepConstants = CALIBRATED
 ) -> Agreement:
     """Compares predictions with measurements.
 
@@ -72,10 +72,12 @@ def agreement(
         >>> print(agreement(builtin_measurements()["table-2"], find_chip("tpu-v4")))
         1.9% off, bias -0.1%, worst 1.04x
     """
-    ratios = tuple(predicted_seconds(each, chip, constants) / each.seconds for each in measurements)
-    if not ratios:
+    if not measurements:
         raise ValueError("There are no measurements to compare with.")
-    return Agreement(ratios=ratios)
+    measured = np.array([each.seconds for each in measurements])
+    return Agreement(
+        ratios=tuple((predicted_seconds(measurements, chip, constants) / measured).tolist())
+    )
 
 
 def fit_constants(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib.resources
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import StepConstants
 from gossamer.planning.layouts import AttentionLayout, Layout
 from gossamer.planning.meshes import Mesh
-from gossamer.planning.shapes import ModelShape, find_shape
+from gossamer.planning.shapes import ModelShape, Phase, find_shape
 from gossamer.planning.step import step_costs
 from gossamer.planning.stored_weights import Bits
 
@@ -74,32 +74,19 @@ class Measurement:
         return shape if self.heads is None else shape.with_heads(self.heads)
 
 
-def predicted_seconds(measurement: Measurement, chip: Chip, constants: StepConstants) -> float:
-    """What the planner says that a measurement takes.
+def predicted_seconds(
+    measurements: Sequence[Measurement], chip: Chip, constants: StepConstants
+) -> np.ndarray:
+    """What the planner says that each measurement takes.
 
     Args:
-        measurement: what ran.
+        measurements: what ran.
         chip: on which.
         constants: losses.
     """
-    common = {
-        "shape": _shape(measurement),
-        "chip": chip,
-        "mesh": _mesh(measurement.chips),
-        "layout": measurement.layout,
-        "attention": measurement.attention,
-        "weights": measurement.weights,
-        "batch": np.array([measurement.batch]),
-        "constants": constants,
-        "ends": measurement.ends,
-    }
-    seconds = 0.0
-    if measurement.prompt:
-        cost = step_costs(**common, phase="prefill", context=measurement.prompt)
-        seconds += np.asarray(cost.seconds).item()
-    if measurement.steps:
-        cost = step_costs(**common, phase="decode", context=measurement.context)
-        seconds += measurement.steps * np.asarray(cost.seconds).item()
+    seconds = np.zeros(len(measurements))
+    for group in _groups(tuple(measurements)):
+        seconds[list(group.places)] = _seconds_of_batches(group, chip, constants)
     return seconds
 
 
@@ -139,14 +126,56 @@ def builtin_measurements(*, fitted: bool | None = None) -> Mapping[str, tuple[Me
     }
 
 
-@functools.cache
-def _shape(measurement: Measurement) -> ModelShape:
-    return measurement.shape
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Measurements that differ in their batch alone, and their places among all."""
+
+    one: Measurement
+    shape: ModelShape
+    mesh: Mesh
+    batches: tuple[int, ...]
+    places: tuple[int, ...]
 
 
-@functools.cache
-def _mesh(chips: int) -> Mesh:
-    return Mesh.of_chips(chips)
+@functools.lru_cache(maxsize=64)
+def _groups(measurements: tuple[Measurement, ...]) -> tuple[_Group, ...]:
+    places: dict[Measurement, list[int]] = {}
+    for place, each in enumerate(measurements):
+        same = dataclasses.replace(each, table="", batch=1, seconds=1.0)
+        places.setdefault(same, []).append(place)
+    return tuple(
+        _Group(
+            one=one,
+            shape=one.shape,
+            mesh=Mesh.of_chips(one.chips),
+            batches=tuple(measurements[place].batch for place in found),
+            places=tuple(found),
+        )
+        for one, found in places.items()
+    )
+
+
+def _seconds_of_batches(group: _Group, chip: Chip, constants: StepConstants) -> np.ndarray:
+    one = group.one
+
+    def step_seconds(phase: Phase, context: int) -> np.ndarray:
+        cost = step_costs(
+            group.shape,
+            chip,
+            group.mesh,
+            layout=one.layout,
+            attention=one.attention,
+            phase=phase,
+            batch=np.array(group.batches),
+            context=context,
+            weights=one.weights,
+            constants=constants,
+            ends=one.ends,
+        )
+        return np.asarray(cost.seconds)
+
+    prefill = step_seconds("prefill", one.prompt) if one.prompt else np.array(0.0)
+    return prefill + (one.steps * step_seconds("decode", one.context) if one.steps else 0.0)
 
 
 def _tables(data: Any, where: str) -> dict[str, tuple[tuple[Measurement, ...], bool]]:

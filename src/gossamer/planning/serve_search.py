@@ -164,11 +164,10 @@ def meshes_of(chip: Chip, max_chips: int) -> tuple[Mesh, ...]:
     """
     if max_chips < 1:
         raise ValueError(f"A mesh needs 1 chip or more, got at most {max_chips}.")
-    if chip.torus_axes == 3:
-        boxes = [each.sizes for each in all_slices(max_chips) if not each.twisted]
-    else:
+    if chip.torus_axes != 3:
         sides = [2**power for power in range(max_chips.bit_length())]
-        boxes = [(x, y, 1) for x in sides for y in sides if x <= y and x * y <= max_chips]
+        return tuple(Mesh.of(x, y, 1) for x in sides for y in sides if x * y <= max_chips)
+    boxes = [each.sizes for each in all_slices(max_chips) if not each.twisted]
     found = (
         Mesh.of(sizes[first], *sizes[:first], *sizes[first + 1 :])
         for sizes in boxes
