@@ -31,7 +31,7 @@ from gossamer.planning.shapes import ModelShape, Phase
 Layout: TypeAlias = Literal["ws-1d", "ws-2d", "wg-x", "wg-xy", "wg-xyz"]
 AttentionLayout: TypeAlias = Literal["heads", "batch"]
 Kind: TypeAlias = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
-Count: TypeAlias = int | float | np.number | np.ndarray
+Count: TypeAlias = int | float | np.integer | np.floating | np.ndarray
 """A number, or one for each of many candidates."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

@@ -73,9 +73,9 @@ def cache_elements_per_chip(
 
     Source: Pope et al. 2022, section 3.3; uneven batches and heads are rounded up.
     """
-    chips = batch_chips(batch, layout, attention, mesh)
+    chips = np.asarray(batch_chips(batch, layout, attention, mesh))
     heads = -(-shape.kv_heads // (mesh.chips // chips))
-    return 2 * heads * shape.head_dim * context * -(-batch // chips)
+    return 2 * heads * shape.head_dim * context * -(-np.asarray(batch) // chips)
 
 
 def memory_use(
