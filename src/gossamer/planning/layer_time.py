@@ -1,0 +1,287 @@
+r"""Seconds of one layer of a partitioned model, ideal or with the losses of real programs.
+
+.. math::
+    T = t_0 + t_h \sum h
+        + \max\Big(\frac{T_{matmul}}{\eta_m}, T_{weights}, \frac{T_{gather}}{\eta_l}\Big)
+        + T_{cache} + \frac{T_{attention}}{\eta_m} + T_{scores} + \frac{T_{comm}}{\eta_l}
+
+Products with weights hide the reading of weights, and the gathering of weights that come from other
+chips. Attention follows by itself, and so do the collectives of activations, each of which has h
+hops. Scores that a chip's own memory cannot hold go through the large one.
+
+Source: a reconstruction: Pope et al. 2022, arXiv 2211.05102, write no formula for all parts. Its
+five constants are fitted in `gossamer.planning.calibration`.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from gossamer.planning.chips import Chip
+from gossamer.planning.collectives import (
+    Axis,
+    all_gather_seconds,
+    all_to_all_seconds,
+)
+from gossamer.planning.layouts import (
+    AttentionLayout,
+    Collective,
+    Count,
+    Layout,
+    gathered_axes,
+    gathered_share,
+    layer_collectives,
+)
+from gossamer.planning.meshes import Mesh, chips_along
+from gossamer.planning.names import check_known
+from gossamer.planning.partition_memory import ACTIVATION_BYTES, cache_elements_per_chip
+from gossamer.planning.shapes import ModelShape, Phase
+from gossamer.planning.stored_weights import StoredWeights
+
+Network: TypeAlias = Literal["flat", "axes-together", "axis-by-axis"]
+"""How collectives use links. `flat`: all of a chip's, as in the paper. `axes-together`: those of
+the axes that take part, all at once, as in the scaling book. `axis-by-axis`: one axis after the
+other, which the paper's measurements agree with best."""
+
+_SCORE_BYTES = 4
+"""Of a score while it is on the chip: float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConstants:
+    """What a program loses against the chip's own constants.
+
+    Attributes:
+        fixed_seconds: of a layer, whatever its sizes: t_0.
+        hop_seconds: of each hop of each collective of activations: t_h. Above a link's own
+            microsecond where transfers are cut into steps that alternate with products.
+        matmul_efficiency: of products, of the peak: eta_m.
+        link_efficiency: of links: eta_l.
+        score_traffic: bytes that each score moves to and from the large memory, where a layer's
+            scores do not fit on the chip together.
+        network: how collectives use links.
+        gather_links: whose bandwidth gathering weights gets; None: as other collectives.
+        name: of where they are from.
+
+    Raises:
+        ValueError: one is negative, or an efficiency not in (0, 1].
+    """
+
+    fixed_seconds: float = 0.0
+    hop_seconds: float = 0.0
+    matmul_efficiency: float = 1.0
+    link_efficiency: float = 1.0
+    score_traffic: float = 0.0
+    network: Network = "axes-together"
+    gather_links: float | None = None
+    name: str = "ideal"
+
+    def __post_init__(self) -> None:
+        for name in ("fixed_seconds", "hop_seconds", "score_traffic"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} needs 0 or more, got {getattr(self, name)}.")
+        for name in ("matmul_efficiency", "link_efficiency"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} needs to be above 0 and at most 1, got {self!r}.")
+        check_known("networks", self.network, get_args(Network))
+        if self.gather_links is not None and self.gather_links <= 0:
+            raise ValueError(f"gather_links needs to be above 0, got {self.gather_links}.")
+
+
+IDEAL = StepConstants()
+"""Without losses: no real program is faster."""
+
+IDEAL_FLAT = StepConstants(network="flat", name="ideal, flat bandwidth")
+"""Without losses, and with all links for every collective, as the paper's formulas have it."""
+
+CALIBRATED = StepConstants(
+    fixed_seconds=43.4e-6,
+    hop_seconds=3.69e-6,
+    matmul_efficiency=0.854,
+    link_efficiency=0.887,
+    score_traffic=30.8,
+    network="axis-by-axis",
+    gather_links=1.0,
+    name="fitted to TPU v4",
+)
+"""As `gossamer.planning.calibration` fits them to TPU v4. For other chips they are a guess."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerTime:
+    """Parts of a layer's seconds; see `StepCost`.
+
+    Attributes:
+        seconds: in all.
+        compute_seconds: of products, in attention too.
+        memory_seconds: of weights, cache and scores.
+        communication_seconds: of activations and gathered weights.
+        fixed_seconds: of the layer and of hops.
+    """
+
+    seconds: Count
+    compute_seconds: Count
+    memory_seconds: Count
+    communication_seconds: Count
+    fixed_seconds: Count
+
+
+def layer_time(
+    shape: ModelShape,
+    chip: Chip,
+    mesh: Mesh,
+    *,
+    layout: Layout,
+    attention: AttentionLayout,
+    phase: Phase,
+    batch: Count,
+    context: int,
+    tokens: int,
+    stored: StoredWeights,
+    cache_bytes: int,
+    constants: StepConstants,
+) -> LayerTime:
+    """Seconds of one block.
+
+    Args:
+        shape: of the model.
+        chip: of which the mesh is made.
+        mesh: chips.
+        layout: of the feed-forward layer and the projections.
+        attention: what attention is divided over.
+        phase: which of an encoder-decoder's stacks.
+        batch: B; may be an array.
+        context: S, tokens of each sequence.
+        tokens: L, new ones of each sequence.
+        stored: the model's weights.
+        cache_bytes: of an element of keys and values.
+        constants: losses.
+    """
+    stack = shape.stack(phase)
+    layer_bytes = stored.block_bytes[stack] / shape.stacks[stack]
+    peak = mesh.chips * chip.bf16_flops * constants.matmul_efficiency
+    elements = sum(map(math.prod, shape.block_kernels(stack).values()))
+    matmul = 2 * elements * batch * tokens * stored.relative_compute(chip) / peak
+    reading = layer_bytes / mesh.chips / chip.memory_bandwidth
+    gathering = _gather_seconds(
+        chip, mesh, layout, gathered_share(shape, mesh, layout, phase) * layer_bytes, constants
+    )
+    attending, looking = _attention_seconds(
+        shape, chip, mesh, layout, attention, phase, batch, context, tokens, cache_bytes, constants
+    )
+    collectives = layer_collectives(
+        shape, mesh, layout, attention, phase=phase, batch=batch, tokens=batch * tokens
+    )
+    moving = sum(_collective_seconds(each, chip, mesh, constants) for each in collectives)
+    fixed = constants.fixed_seconds + constants.hop_seconds * sum(
+        each.rounds * _hops(each.axes) * (np.asarray(each.elements) > 0) for each in collectives
+    )
+    hidden = np.maximum(np.maximum(matmul, reading), gathering)
+    return LayerTime(
+        seconds=fixed + hidden + attending + looking + moving,
+        compute_seconds=matmul + attending,
+        memory_seconds=reading + looking,
+        communication_seconds=gathering + moving,
+        fixed_seconds=fixed,
+    )
+
+
+def _attention_seconds(
+    shape: ModelShape,
+    chip: Chip,
+    mesh: Mesh,
+    layout: Layout,
+    attention: AttentionLayout,
+    phase: Phase,
+    batch: Count,
+    context: int,
+    tokens: int,
+    cache_bytes: int,
+    constants: StepConstants,
+) -> tuple[Count, Count]:
+    """Seconds of scores and mixtures, and of what they read and write in the large memory.
+
+    Every new token looks at the whole context, as papers count it.
+    """
+    modules = sum(sublayer.attends for sublayer in shape.sublayers(phase))
+    scores = batch * tokens * context * shape.heads / mesh.chips
+    products = 4 * scores * shape.head_dim / (chip.bf16_flops * constants.matmul_efficiency)
+    cached = cache_bytes * cache_elements_per_chip(
+        shape, mesh, layout, attention, batch=batch, context=context
+    )
+    # Where a chip's own memory is not known, attention is taken to be fused.
+    spill = _SCORE_BYTES * scores > (chip.on_chip_bytes or math.inf)
+    moved = cached + constants.score_traffic * scores * spill
+    return modules * products, modules * moved / chip.memory_bandwidth
+
+
+def _gather_seconds(
+    chip: Chip, mesh: Mesh, layout: Layout, gathered_bytes: float, constants: StepConstants
+) -> float:
+    """Seconds until a layer's weights have come."""
+    axes = gathered_axes(layout, mesh)
+    chips = chips_along(axes)
+    if chips == 1:
+        return 0.0
+    if constants.gather_links is None or not chip.torus_axes:
+        return gathered_bytes * _seconds_per_byte("all-gather", axes, chip, mesh, constants)
+    bandwidth = constants.gather_links * _link_bandwidth(chip) * constants.link_efficiency
+    return gathered_bytes / bandwidth * (chips - 1) / chips
+
+
+def _collective_seconds(
+    collective: Collective, chip: Chip, mesh: Mesh, constants: StepConstants
+) -> Count:
+    per_byte = _seconds_per_byte(collective.kind, collective.axes, chip, mesh, constants)
+    return ACTIVATION_BYTES * collective.elements * collective.rounds * per_byte
+
+
+@functools.lru_cache(maxsize=65536)
+def _seconds_per_byte_of(
+    kind: str, axes: tuple[Axis, ...], network: Network, link_bandwidth: float, links: int
+) -> float:
+    axes = tuple(axis for axis in axes if axis.size > 1)
+    chips = chips_along(axes)
+    if chips == 1:
+        return 0.0
+    if network == "flat":
+        return (chips - 1) / chips / (links * link_bandwidth)
+    if kind == "all-to-all":
+        return float(all_to_all_seconds(1.0, axes, link_bandwidth=link_bandwidth))
+    if network == "axes-together":
+        return float(all_gather_seconds(1.0, axes, link_bandwidth=link_bandwidth))
+    # What one axis has gathered, the next one gathers: the last axis moves the most.
+    seconds, share = 0.0, 1.0
+    for axis in axes:
+        seconds += float(all_gather_seconds(share, (axis,), link_bandwidth=link_bandwidth))
+        share /= axis.size
+    return seconds
+
+
+def _seconds_per_byte(
+    kind: str, axes: tuple[Axis, ...], chip: Chip, mesh: Mesh, constants: StepConstants
+) -> float:
+    """Of what a collective leaves on a chip, or takes from it."""
+    if mesh.chips == 1:
+        return 0.0
+    # Switches give every pair of chips all links of both.
+    network = constants.network if chip.torus_axes else "flat"
+    seconds = _seconds_per_byte_of(kind, axes, network, _link_bandwidth(chip), chip.links)
+    return seconds / constants.link_efficiency
+
+
+def _link_bandwidth(chip: Chip) -> float:
+    if chip.link_bandwidth is None or not chip.links:
+        raise ValueError(
+            f"No links of {chip.name} are known, so that a model can be on one chip only; give "
+            "link_bandwidth and links in a YAML file of chips."
+        )
+    return chip.link_bandwidth
+
+
+@functools.cache
+def _hops(axes: tuple[Axis, ...]) -> float:
+    return sum(axis.hops for axis in axes)

@@ -1,0 +1,286 @@
+"""The best of many ways to serve a model: slices, layouts, batches and numerics."""
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from gossamer.planning.chips import Chip
+from gossamer.planning.layer_time import CALIBRATED, StepConstants
+from gossamer.planning.layouts import (
+    ATTENTION_LAYOUTS,
+    LAYOUTS,
+    AttentionLayout,
+    Layout,
+    check_divides,
+    gathered_axes,
+)
+from gossamer.planning.meshes import Mesh, chips_along
+from gossamer.planning.names import check_known
+from gossamer.planning.partition_memory import CACHE_BYTES, CacheFormat
+from gossamer.planning.shapes import ModelShape, Phase
+from gossamer.planning.slices import all_slices
+from gossamer.planning.step import StepCost, step_costs, with_padded_heads
+from gossamer.planning.stored_weights import Weights, store_weights
+
+BATCHES = tuple(2**power for power in range(11))
+"""1 to 1024 sequences."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServePlan:
+    """One way to run a phase, and what it costs."""
+
+    mesh: Mesh
+    layout: Layout
+    attention: AttentionLayout
+    batch: int
+    weights: str
+    cache: CacheFormat
+    cost: StepCost
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeSearch:
+    """What a search found.
+
+    Attributes:
+        front: plans that none beats both in seconds and in chip-milliseconds a token, the fastest
+            first.
+        considered: how many plans were looked at.
+        left_out: how many were not possible, by reason.
+    """
+
+    front: tuple[ServePlan, ...]
+    considered: int
+    left_out: Mapping[str, int]
+
+
+def search_serving(
+    shape: ModelShape,
+    chip: Chip,
+    *,
+    phase: Phase,
+    context: int,
+    meshes: Sequence[Mesh],
+    tokens: int | None = None,
+    batches: Sequence[int] = BATCHES,
+    weights: Sequence[Weights] = ("bf16",),
+    caches: Sequence[CacheFormat] = ("bf16",),
+    layouts: Sequence[Layout] = LAYOUTS,
+    max_seconds: float | None = None,
+    constants: StepConstants = CALIBRATED,
+    pad_heads: bool = True,
+) -> ServeSearch:
+    """Finds the plans on the front of latency against chip-milliseconds a token.
+
+    Args:
+        shape: of the model.
+        chip: of which the meshes are made.
+        phase: `prefill` of a prompt, or one step of `decode`.
+        context: tokens of each sequence behind the pass.
+        meshes: such as `meshes_of` lists.
+        tokens: new ones of each sequence; see `step_cost`.
+        batches: sequences.
+        weights: bits or recipes.
+        caches: formats of keys and values.
+        layouts: of the feed-forward layer and the projections.
+        max_seconds: of the pass; None: any.
+        constants: losses.
+        pad_heads: whether heads are padded where a layout cannot divide them.
+
+    Raises:
+        ValueError: nothing to choose from, or nothing fits or is fast enough: it says how near the
+            best was.
+
+    Example:
+        >>> from gossamer.planning import find_chip, find_shape
+        >>> found = search_serving(find_shape("palm-540b"), find_chip("tpu-v4"), phase="decode",
+        ...                        context=2048, meshes=[Mesh.of(4, 4, 4)], max_seconds=0.05,
+        ...                        batches=(64, 128), weights=("bf16", "int8"))
+        >>> for plan in found.front:
+        ...     print(plan.weights, plan.layout, plan.attention, plan.batch,
+        ...           f"{1e3 * plan.cost.seconds:.0f} ms")
+        int8 ws-2d batch 64 29 ms
+        int8 ws-2d batch 128 35 ms
+    """
+    _check(context, meshes, batches, weights, caches, layouts, max_seconds)
+    sizes = np.unique(np.array(batches))
+    groups: list[_Group] = []
+    left_out: Counter[str] = Counter()
+    each = len(sizes) * len(weights) * len(caches)
+    choices = itertools.product(dict.fromkeys(meshes), layouts, ATTENTION_LAYOUTS)
+    for mesh, layout, attention in choices:
+        usable = sizes[sizes >= chips_along(gathered_axes(layout, mesh))]
+        padded = with_padded_heads(shape, mesh, layout) if pad_heads else shape
+        try:
+            if not usable.size:
+                raise ValueError("no batch is large enough")
+            check_divides(padded, mesh, layout, attention, usable)
+        except ValueError:
+            left_out["does not divide"] += each
+            continue
+        left_out["does not divide"] += each - usable.size * len(weights) * len(caches)
+        for numerics, cache in itertools.product(weights, caches):
+            cost = step_costs(
+                padded,
+                chip,
+                mesh,
+                layout=layout,
+                attention=attention,
+                phase=phase,
+                batch=usable,
+                context=context,
+                tokens=tokens,
+                weights=numerics,
+                cache=cache,
+                constants=constants,
+            )
+            name = store_weights(padded, numerics).name
+            groups.append(_Group(mesh, layout, attention, usable, name, cache, cost))
+    considered = each * len(dict.fromkeys(meshes)) * len(layouts) * len(ATTENTION_LAYOUTS)
+    return _front(shape, chip, groups, left_out, considered, max_seconds)
+
+
+def meshes_of(chip: Chip, max_chips: int) -> tuple[Mesh, ...]:
+    """The meshes that a chip's network has, each with any of its axes as x.
+
+    In three dimensions the slices of a machine of TPU v4; else boxes whose sides are powers of two.
+
+    Args:
+        chip: whose network it is.
+        max_chips: of the largest.
+
+    Raises:
+        ValueError: no chips.
+
+    Example:
+        >>> from gossamer.planning import find_chip
+        >>> [str(mesh) for mesh in meshes_of(find_chip("tpu-v4"), 16)]
+        ['1x1x1', '1x1x2', '2x1x1', '1x2x2', '2x1x2', '2x2x2', '2x2x4', '4x2x2']
+    """
+    if max_chips < 1:
+        raise ValueError(f"A mesh needs 1 chip or more, got at most {max_chips}.")
+    if chip.torus_axes != 3:
+        sides = [2**power for power in range(max_chips.bit_length())]
+        return tuple(Mesh.of(x, y, 1) for x in sides for y in sides if x * y <= max_chips)
+    boxes = [each.sizes for each in all_slices(max_chips) if not each.twisted]
+    found = (
+        Mesh.of(sizes[first], *sizes[:first], *sizes[first + 1 :])
+        for sizes in boxes
+        for first in range(3)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Plans that differ in their batch alone."""
+
+    mesh: Mesh
+    layout: Layout
+    attention: AttentionLayout
+    batches: np.ndarray
+    weights: str
+    cache: CacheFormat
+    costs: StepCost
+
+    def field(self, name: str) -> np.ndarray:
+        return np.broadcast_to(getattr(self.costs, name), self.batches.shape)
+
+    def plan(self, index: int) -> ServePlan:
+        cost = {
+            each.name: self.field(each.name)[index].item() for each in dataclasses.fields(StepCost)
+        }
+        return ServePlan(
+            mesh=self.mesh,
+            layout=self.layout,
+            attention=self.attention,
+            batch=int(self.batches[index]),
+            weights=self.weights,
+            cache=self.cache,
+            cost=StepCost(**cost),
+        )
+
+
+def _front(
+    shape: ModelShape,
+    chip: Chip,
+    groups: Sequence[_Group],
+    left_out: Counter[str],
+    considered: int,
+    max_seconds: float | None,
+) -> ServeSearch:
+    if not groups:
+        raise ValueError(
+            f"No layout divides {shape.name} over any of the meshes and batches; take other meshes "
+            "or larger batches, or pad heads."
+        )
+    seconds, cost, memory = (
+        np.concatenate([group.field(name) for group in groups])
+        for name in ("seconds", "chip_ms_per_token", "memory_bytes_per_chip")
+    )
+    fits = memory <= chip.memory_bytes
+    if not fits.any():
+        raise ValueError(
+            f"{shape.name} fits on none of the meshes: the least it needs of each {chip.name} is "
+            f"{memory.min() / 2**30:.1f} GiB, {(memory.min() - chip.memory_bytes) / 2**30:.1f} GiB "
+            "more than it has; give more chips, a shorter context or narrower weights."
+        )
+    limit = math.inf if max_seconds is None else max_seconds
+    quick = seconds <= limit
+    if not (fits & quick).any():
+        raise ValueError(
+            f"No plan for {shape.name} takes at most {1e3 * limit:g} ms: the fastest that "
+            f"fits takes {1e3 * seconds[fits].min():.3g} ms; give more chips or narrower weights."
+        )
+    left_out["does not fit"] += int((~fits).sum())
+    left_out["too slow"] += int((fits & ~quick).sum())
+    plans = [(group, index) for group in groups for index in range(group.batches.size)]
+    chosen = (plans[place] for place in _pareto(seconds, cost, np.flatnonzero(fits & quick)))
+    return ServeSearch(
+        front=tuple(group.plan(index) for group, index in chosen),
+        considered=considered,
+        left_out={reason: count for reason, count in left_out.items() if count},
+    )
+
+
+def _pareto(seconds: np.ndarray, cost: np.ndarray, places: np.ndarray) -> Iterator[int]:
+    """Of these places, those that none is better than in one and as good in the other."""
+    order = places[np.lexsort((cost[places], seconds[places]))]
+    best = np.minimum.accumulate(cost[order])
+    better = np.concatenate([[True], best[1:] < best[:-1]])
+    return (int(place) for place in order[better])
+
+
+def _check(
+    context: int,
+    meshes: Sequence[Mesh],
+    batches: Sequence[int],
+    weights: Sequence[Weights],
+    caches: Sequence[CacheFormat],
+    layouts: Sequence[Layout],
+    max_seconds: float | None,
+) -> None:
+    choices = {
+        "meshes": meshes,
+        "batches": batches,
+        "weights": weights,
+        "caches": caches,
+        "layouts": layouts,
+    }
+    if empty := [name for name, values in choices.items() if not values]:
+        raise ValueError(f"A search needs something to choose from, and {empty} are empty.")
+    if context < 1 or min(batches) < 1:
+        raise ValueError(
+            f"A search needs a context and batches of 1 or more, got {context} and {list(batches)}."
+        )
+    for cache in caches:
+        check_known("formats of the cache", cache, CACHE_BYTES)
+    for layout in layouts:
+        check_known("layouts", layout, LAYOUTS)
+    if max_seconds is not None and max_seconds <= 0:
+        raise ValueError(f"max_seconds needs to be above 0, got {max_seconds}.")
