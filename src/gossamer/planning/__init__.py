@@ -170,6 +170,7 @@ from gossamer.planning.step import (
 )
 from gossamer.planning.stored_weights import (
     BITS,
+    Bits,
     StoredWeights,
     Weights,
     kernel_bytes,
@@ -213,6 +214,7 @@ __all__ = [
     "AttentionPlan",
     "AttentionShape",
     "Axis",
+    "Bits",
     "BlockCost",
     "CacheFormat",
     "Chip",

@@ -55,7 +55,7 @@ def chosen_weights(
 
 
 def _read(source: str) -> "tuple[ModelShape, Recipe | None]":
-    from gossamer.data import read_json
+    from gossamer.data.json_files import read_json
     from gossamer.loading import load
     from gossamer.models import config_from_hf
     from gossamer.planning import shape_of
