@@ -150,6 +150,8 @@ from gossamer.planning.recovery import (
     slice_failure_seconds,
     young_interval,
 )
+from gossamer.planning.roofline import RooflinePoint, roof, roofline_plot, roofline_points
+from gossamer.planning.serve_fronts import best_of, cheapest_within, serving_plot
 from gossamer.planning.serve_search import ServePlan, ServeSearch, meshes_of, search_serving
 from gossamer.planning.shapes import (
     ModelShape,
@@ -241,6 +243,7 @@ __all__ = [
     "Phase",
     "Placement",
     "Relative",
+    "RooflinePoint",
     "ServePlan",
     "ServeSearch",
     "Sharding",
@@ -276,6 +279,7 @@ __all__ = [
     "best_gathered_chips",
     "best_gathered_volume",
     "best_interval",
+    "best_of",
     "best_unfused",
     "best_volume_2d",
     "best_x",
@@ -283,6 +287,7 @@ __all__ = [
     "builtin_chips",
     "builtin_measurements",
     "builtin_shapes",
+    "cheapest_within",
     "check_divides",
     "check_fits",
     "checkpoint_goodput",
@@ -336,8 +341,12 @@ __all__ = [
     "reduce_scatter_seconds",
     "relative_impact",
     "replica_goodput",
+    "roof",
+    "roofline_plot",
+    "roofline_points",
     "routed_all_to_all_seconds",
     "search_serving",
+    "serving_plot",
     "shape_of",
     "shard_costs",
     "sharding_volumes",

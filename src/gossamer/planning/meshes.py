@@ -70,6 +70,24 @@ class Mesh:
         ]
         return cls.of(*min(boxes, key=lambda sizes: (sum(sizes), sizes)))
 
+    @classmethod
+    def parse(cls, text: str) -> "Mesh":
+        """The mesh whose axes are named, such as `4x4x8`; see `of`.
+
+        Raises:
+            ValueError: these are not three sizes of 1 or more.
+
+        Example:
+            >>> Mesh.parse("4x4x8").chips
+            128
+        """
+        sizes = text.split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+            raise ValueError(
+                f"A mesh has three sizes of 1 or more, X, Y and Z, such as 4x4x8; got {text!r}."
+            )
+        return cls.of(*map(int, sizes))
+
     @property
     def axes(self) -> tuple[Axis, Axis, Axis]:
         """x, y and z."""

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from gossamer.planning.layouts import (
 )
 from gossamer.planning.meshes import Mesh, chips_along
 from gossamer.planning.names import check_known
+from gossamer.planning.pareto import pareto
 from gossamer.planning.partition_memory import CACHE_BYTES, CacheFormat
 from gossamer.planning.shapes import ModelShape, Phase
 from gossamer.planning.slices import all_slices
@@ -50,11 +51,14 @@ class ServeSearch:
     Attributes:
         front: plans that none beats both in seconds and in chip-milliseconds a token, the fastest
             first.
+        smallest: the plan with the fewest chips; of several, that with the fewest chip-milliseconds
+            a token.
         considered: how many plans were looked at.
         left_out: how many were not possible, by reason.
     """
 
     front: tuple[ServePlan, ...]
+    smallest: ServePlan
     considered: int
     left_out: Mapping[str, int]
 
@@ -240,20 +244,16 @@ def _front(
     left_out["does not fit"] += int((~fits).sum())
     left_out["too slow"] += int((fits & ~quick).sum())
     plans = [(group, index) for group in groups for index in range(group.batches.size)]
-    chosen = (plans[place] for place in _pareto(seconds, cost, np.flatnonzero(fits & quick)))
+    possible = np.flatnonzero(fits & quick)
+    chips = np.repeat([group.mesh.chips for group in groups], [len(g.batches) for g in groups])
+    smallest, index = plans[possible[np.lexsort((cost[possible], chips[possible]))[0]]]
+    chosen = (plans[place] for place in pareto(seconds, cost, possible))
     return ServeSearch(
         front=tuple(group.plan(index) for group, index in chosen),
+        smallest=smallest.plan(index),
         considered=considered,
         left_out={reason: count for reason, count in left_out.items() if count},
     )
-
-
-def _pareto(seconds: np.ndarray, cost: np.ndarray, places: np.ndarray) -> Iterator[int]:
-    """Of these places, those that none is better than in one and as good in the other."""
-    order = places[np.lexsort((cost[places], seconds[places]))]
-    best = np.minimum.accumulate(cost[order])
-    better = np.concatenate([[True], best[1:] < best[:-1]])
-    return (int(place) for place in order[better])
 
 
 def _check(

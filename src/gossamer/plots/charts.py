@@ -21,10 +21,16 @@ def line_plot(
     log_y: bool = False,
 ) -> bytes:
     """Draws a line per name through its (x, y) points, in order."""
+    from matplotlib.ticker import LogFormatter
+
     figure, axes = _axes(x, y, title)
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    for axis, is_log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
+        if is_log:  # 20 and 30 rather than 2 x 10^1 and 3 x 10^1
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter())
     if lines:
         axes.legend(fontsize="small")
     return _png(figure)
