@@ -141,13 +141,17 @@ def test_a_search_has_the_fronts_of_the_library(gossamer, tmp_path):
             plan.cost.seconds for plan in search.front
         ]
         assert listed["smallest"]["chips"] == search.smallest.mesh.chips
+        dense, cheapest = (each.front[-1].cost for each in (found["bf16"], search))
+        saved = 1 - cheapest.chip_ms_per_token / dense.chip_ms_per_token
+        assert listed["chips_saved"] == pytest.approx(saved)
     want = best_of(search.front for search in found.values())
     assert [(p["mesh"], p["batch"], p["weights"]) for p in got["front"]] == [
         (str(plan.mesh), plan.batch, plan.weights) for plan in want
     ]
     assert got["considered"] == sum(search.considered for search in found.values())
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
-    assert "2:4-int4: the smallest slice within 30 ms is 1x1x1 (" in gossamer(*SERVE, *weights).out
+    shown = gossamer(*SERVE, *weights).out.splitlines()
+    assert [line.split()[:2] for line in shown if line.startswith("2:4")] == [["2:4-int4", "1x1x1"]]
 
 
 def test_weights_that_fit_nowhere_are_said_and_others_are_planned(gossamer):

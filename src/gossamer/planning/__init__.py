@@ -152,7 +152,13 @@ from gossamer.planning.recovery import (
 )
 from gossamer.planning.roofline import RooflinePoint, roof, roofline_plot, roofline_points
 from gossamer.planning.serve_fronts import best_of, cheapest_within, serving_plot
-from gossamer.planning.serve_search import ServePlan, ServeSearch, meshes_of, search_serving
+from gossamer.planning.serve_search import (
+    BATCHES,
+    ServePlan,
+    ServeSearch,
+    meshes_of,
+    search_serving,
+)
 from gossamer.planning.shapes import (
     ModelShape,
     Phase,
@@ -193,6 +199,7 @@ from gossamer.planning.wiring import (
 
 __all__ = [
     "ATTENTION_LAYOUTS",
+    "BATCHES",
     "BITS",
     "CALIBRATED",
     "FLAT_ENERGY",

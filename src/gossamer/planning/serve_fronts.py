@@ -41,7 +41,7 @@ def serving_plot(
         seconds: a latency to mark; None: none.
     """
     lines = {
-        name: [(1e3 * plan.cost.seconds, plan.cost.chip_ms_per_token) for plan in front]
+        name: [(1e3 * float(p.cost.seconds), float(p.cost.chip_ms_per_token)) for p in front]
         for name, front in fronts.items()
     }
     costs = [cost for line in lines.values() for _, cost in line]

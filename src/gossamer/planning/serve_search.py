@@ -27,8 +27,8 @@ from gossamer.planning.slices import all_slices
 from gossamer.planning.step import StepCost, step_costs, with_padded_heads
 from gossamer.planning.stored_weights import Weights, store_weights
 
-BATCHES = tuple(2**power for power in range(11))
-"""1 to 1024 sequences."""
+BATCHES = tuple(sorted({2**power for power in range(11)} | {3 * 2**power for power in range(9)}))
+"""1 to 1024 sequences, two steps a doubling."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

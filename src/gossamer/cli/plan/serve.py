@@ -1,6 +1,7 @@
 """`gossamer plan serve`: the best slices, layouts, batches and numerics to serve a model."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,8 +13,7 @@ from gossamer.cli.plan.model import ModelCommand, chosen_weights
 
 if TYPE_CHECKING:
     from gossamer.planning import Chip, ModelShape, ServePlan, ServeSearch, Weights
-
-_BATCHES = tuple(2**power for power in range(11))
+    from gossamer.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class Serve(ModelCommand, EnergyOptions):
     """New tokens of each sequence. Without it, 1 in decoding and the whole context in prefill."""
     latency_ms: float | None = None
     """That a pass may take: in decoding, until the next token."""
-    batch: tuple[int, ...] = _BATCHES
-    """Sequences; may be given several times."""
+    batch: tuple[int, ...] = ()
+    """Sequences; may be given several times. Without it, 1 to 1024 in two steps a doubling."""
     layout: tuple[Literal["ws-1d", "ws-2d", "wg-x", "wg-xy", "wg-xyz"], ...] = ()
     """Of weights; may be given several times. Without it, all of them."""
     weights: tuple[Literal["bf16", "int8", "int4"], ...] = ()
@@ -64,9 +64,7 @@ class Serve(ModelCommand, EnergyOptions):
         if self.latency_ms is not None and not self.latency_ms > 0:
             raise WrongUseError(f"--latency-ms needs to be above 0, got {self.latency_ms:g}.")
         shape, own = self.found_model(self.model)
-        given = [chosen_weights(bits, None) for bits in self.weights]
-        given += [chosen_weights(None, recipe) for recipe in self.recipe]
-        found, faults = self._search(shape, chip, given or [chosen_weights(None, None, own)])
+        found, faults = self._search(shape, chip, self._numerics(own))
         if self.plot is not None:
             self.plot.write_bytes(self._plot(shape, chip, found))
         return {
@@ -77,24 +75,25 @@ class Serve(ModelCommand, EnergyOptions):
             "latency_ms": self.latency_ms,
             "considered": sum(each.considered for each in found.values()),
             "front": [self._plain(chip, p) for p in best_of(s.front for s in found.values())],
-            "weights": {
-                name: {
-                    "front": [self._plain(chip, plan) for plan in each.front],
-                    "smallest": self._plain(chip, each.smallest),
-                    "considered": each.considered,
-                    "left_out": dict(each.left_out),
-                }
-                for name, each in found.items()
-            },
+            "weights": self._by_weights(chip, found),
             "impossible": faults,
             "plot": None if self.plot is None else str(self.plot),
         }
 
+    def _numerics(self, own: "Recipe | None") -> "Iterator[Weights]":
+        """What is given, else the model's own recipe or bf16."""
+        for bits in self.weights:
+            yield chosen_weights(bits, None)
+        for recipe in self.recipe:
+            yield chosen_weights(None, recipe)
+        if not self.weights and not self.recipe:
+            yield chosen_weights(None, None, own)
+
     def _search(
-        self, shape: "ModelShape", chip: "Chip", weights: "list[Weights]"
+        self, shape: "ModelShape", chip: "Chip", weights: "Iterable[Weights]"
     ) -> "tuple[dict[str, ServeSearch], dict[str, str]]":
         """What each kind of weights gives, and why others give nothing."""
-        from gossamer.planning import LAYOUTS, meshes_of, search_serving
+        from gossamer.planning import BATCHES, LAYOUTS, meshes_of, search_serving
 
         with arguments():
             meshes = meshes_of(chip, self.max_chips)
@@ -109,7 +108,7 @@ class Serve(ModelCommand, EnergyOptions):
                     context=self.context,
                     tokens=self.tokens,
                     meshes=meshes,
-                    batches=self.batch,
+                    batches=self.batch or BATCHES,
                     layouts=self.layout or LAYOUTS,
                     weights=[each],
                     caches=self.cache,
@@ -120,6 +119,21 @@ class Serve(ModelCommand, EnergyOptions):
         if not found:
             raise WrongUseError(next(iter(faults.values())))
         return found, faults
+
+    def _by_weights(self, chip: "Chip", found: "dict[str, ServeSearch]") -> dict[str, Any]:
+        """Each kind's front, its smallest slice, and the chips that it saves against the first."""
+        first = next(iter(found.values())).front[-1].cost.chip_ms_per_token
+        return {
+            name: {
+                "front": [self._plain(chip, plan) for plan in each.front],
+                "smallest": self._plain(chip, each.smallest),
+                "chips_for_1000_tokens_per_second": each.front[-1].cost.chip_ms_per_token,
+                "chips_saved": 1 - each.front[-1].cost.chip_ms_per_token / first,
+                "considered": each.considered,
+                "left_out": dict(each.left_out),
+            }
+            for name, each in found.items()
+        }
 
     def _plot(self, shape: "ModelShape", chip: "Chip", found: "dict[str, ServeSearch]") -> bytes:
         from gossamer.planning import serving_plot
@@ -138,7 +152,7 @@ class Serve(ModelCommand, EnergyOptions):
             "weights": plan.weights,
             "cache": plan.cache,
             **dataclasses.asdict(plan.cost),
-            **self.per_token(chip, plan.cost.chip_ms_per_token / 1e3),
+            **self.per_token(chip, float(plan.cost.chip_ms_per_token) / 1e3),
         }
 
     def show(self, result: dict[str, Any], console: Console) -> None:
@@ -148,13 +162,21 @@ class Serve(ModelCommand, EnergyOptions):
         for line in aligned([header, *map(_row, result["front"])], words=5):
             console.out.print(line)
         limit = "" if self.latency_ms is None else f" within {self.latency_ms:g} ms"
-        for name, each in result["weights"].items():
-            smallest = each["smallest"]
-            console.out.print(
-                f"{name}: the smallest slice{limit} is {smallest['mesh']} ("
-                f"{smallest['layout']}, batch {smallest['batch']}, "
-                f"{1e3 * smallest['seconds']:.1f} ms)"
-            )
+        header = ["weights", f"smallest slice{limit}", "layout", "batch", "ms"]
+        header += ["chips for 1,000 tokens/s", "saved"]
+        rows = [
+            [
+                name,
+                *(str(each["smallest"][key]) for key in ("mesh", "layout", "batch")),
+                f"{1e3 * each['smallest']['seconds']:.1f}",
+                f"{each['chips_for_1000_tokens_per_second']:.3g}",
+                f"{each['chips_saved']:.0%}",
+            ]
+            for name, each in result["weights"].items()
+        ]
+        console.out.print()
+        for line in aligned([header, *rows], words=3):
+            console.out.print(line)
         for fault in result["impossible"].values():
             console.note(fault)
         console.out.print(f"{result['considered']:,} plans considered")

@@ -101,7 +101,7 @@ class Step(ModelCommand, EnergyOptions):
                 field.name: float(getattr(use, field.name)) for field in dataclasses.fields(use)
             },
             "chip_memory_bytes": chip.memory_bytes,
-            **self.per_token(chip, cost.chip_ms_per_token / 1e3),
+            **self.per_token(chip, float(cost.chip_ms_per_token) / 1e3),
             "plot": None if self.plot is None else str(self.plot),
         }
 
