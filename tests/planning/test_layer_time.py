@@ -211,24 +211,6 @@ def test_a_chip_alone_does_not_communicate_and_needs_no_links():
     assert float(alone.fixed_seconds) == CALIBRATED.fixed_seconds
 
 
-def test_chips_without_links_are_refused_where_there_are_more_of_them():
-    with pytest.raises(ValueError, match="No links of cpu are known"):
-        layer_time(
-            PALM,
-            find_chip("cpu"),
-            Mesh.of(2, 2, 2),
-            layout="ws-2d",
-            attention="heads",
-            phase="decode",
-            batch=1,
-            context=1,
-            tokens=1,
-            stored=store_weights(PALM, "int4"),
-            cache_bytes=2,
-            constants=IDEAL,
-        )
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

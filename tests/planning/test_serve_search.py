@@ -160,6 +160,7 @@ def test_meshes_of_a_torus_are_its_slices_with_any_axis_as_x():
         ({"max_seconds": -1.0}, "max_seconds needs to be above 0"),
         ({"max_seconds": 0.001}, r"takes at most 1 ms: the fastest that fits takes \d"),
         ({"meshes": [Mesh.of(1, 2, 2)]}, r"fits on none of the meshes: the least .* GiB more"),
+        ({"meshes": [Mesh.of(32, 32, 8)]}, "Links join at most 4096 tpu-v4, and 8192 are more"),
         ({"meshes": [Mesh.of(5, 7, 1)]}, "No layout divides palm-540b over any of the meshes"),
     ],
 )
@@ -167,6 +168,11 @@ def test_searches_without_an_answer_say_why(change, message):
     both = {"phase": "decode", "context": 2048, "meshes": [Mesh.of(4, 4, 4)]}
     with pytest.raises(ValueError, match=message):
         search_serving(PALM, TPU, **{**both, **change})
+
+
+def test_meshes_end_where_links_do():
+    assert max(mesh.chips for mesh in meshes_of(find_chip("h100-sxm"), 64)) == 8
+    assert [str(mesh) for mesh in meshes_of(find_chip("cpu"), 64)] == ["1x1x1"]
 
 
 def test_no_chips_have_no_meshes():

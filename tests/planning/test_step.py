@@ -352,6 +352,18 @@ def test_bad_steps_are_refused(change, message):
         step_cost(PALM, TPU, CUBE, **{**DECODE, "batch": 64, **change})
 
 
+@pytest.mark.parametrize(
+    ("chip", "mesh", "message"),
+    [
+        ("cpu", (1, 2, 1), "No links of cpu are known, so that a model can be on one chip only"),
+        ("h100-sxm", (4, 4, 1), "Links join at most 8 h100-sxm, and 16 are more"),
+    ],
+)
+def test_chips_that_are_not_linked_are_refused(chip, mesh, message):
+    with pytest.raises(ValueError, match=message):
+        step_cost(find_shape("palm-8b"), find_chip(chip), Mesh.of(*mesh), **DECODE, batch=16)
+
+
 def test_heads_are_padded_where_that_is_asked_for():
     cost = step_cost(PALM, TPU, CUBE, **{**DECODE, "layout": "ws-1d"}, batch=64, pad_heads=True)
     assert cost.heads == 64

@@ -95,7 +95,7 @@ def test_products_are_faster_only_where_weights_and_chip_allow():
         "int4": 1,  # only its weights are integers
         "w8a8": 0.5,
         "2:4-int4": 0.5,
-        "1:4-int4": 1,  # the chip has products of 2:4 alone
+        "1:4-int4": 0.5,  # at most two of four are kept: units for 2:4 take them
     }
     assert {store_weights(palm, recipe).relative_compute(tpu) for _, recipe in times.values()} == {
         1
@@ -113,3 +113,22 @@ def test_what_cannot_be_stored_is_refused_by_its_path():
         store_weights(find_shape("conformer-s"), recipe)
     with pytest.raises(ValueError, match="match no weight"):
         store_weights(find_shape("palm-8b"), Recipe.of("blocks.*", pattern=NM(2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_2_4_too"),
+    [
+        (NM(2, 4), True),
+        (NM(1, 4), True),
+        (NM(1, 2), True),
+        (NM(2, 8), True),
+        (NM(4, 8), False),
+        (NM(3, 4), False),
+    ],
+    ids=str,
+)
+def test_sparse_units_multiply_what_is_2_4_or_sparser(pattern, is_2_4_too):
+    shape = find_shape("palm-8b")
+    recipe = Recipe.of(r"layers\..*\.kernel", pattern=pattern)
+    time = store_weights(shape, recipe).relative_compute(find_chip("h100-sxm"))
+    assert time == pytest.approx(0.5 if is_2_4_too else 1.0)

@@ -26,6 +26,8 @@ class Chip:
         torus_axes: of the network: 3 for a 3D torus, 2 for a 2D torus; 0 where chips are joined by
             switches, and `links` of them leave each chip.
         links: how many leave a chip.
+        linked_chips: the most that such links join; what is beyond goes through a network that is
+            not planned. None: any number.
         chips_per_host: that share a host.
         clock_hz: of the matrix unit.
         array_size: rows and columns of one matrix unit.
@@ -48,6 +50,7 @@ class Chip:
     link_bandwidth: float | None = None
     torus_axes: int = 0
     links: int = 0
+    linked_chips: int | None = None
     chips_per_host: int | None = None
     clock_hz: float | None = None
     array_size: int | None = None
@@ -76,6 +79,23 @@ class Chip:
     def ridge(self) -> float:
         """FLOPs a byte of memory above which bf16 products are bound by the peak."""
         return self.bf16_flops / self.memory_bandwidth
+
+    def check_linked(self, chips: int) -> None:
+        """Raises where so many chips are not joined by links of their own.
+
+        Raises:
+            ValueError: they are too many, or no links are known; it says what would do.
+        """
+        if chips > 1 and (self.link_bandwidth is None or not self.links):
+            raise ValueError(
+                f"No links of {self.name} are known, so that a model can be on one chip only; give "
+                "link_bandwidth and links in a YAML file of chips."
+            )
+        if self.linked_chips is not None and chips > self.linked_chips:
+            raise ValueError(
+                f"Links join at most {self.linked_chips} {self.name}, and {chips} are more: the "
+                "network beyond is not planned; take fewer chips, or narrower weights."
+            )
 
 
 def read_chips(file: str | pathlib.Path) -> dict[str, Chip]:

@@ -112,6 +112,7 @@ def search_serving(
         int8 ws-2d batch 128 35 ms
     """
     _check(context, meshes, batches, weights, caches, layouts, max_seconds)
+    chip.check_linked(max(mesh.chips for mesh in meshes))
     sizes = np.unique(np.array(batches))
     groups: list[_Group] = []
     left_out: Counter[str] = Counter()
@@ -150,7 +151,7 @@ def search_serving(
 
 
 def meshes_of(chip: Chip, max_chips: int) -> tuple[Mesh, ...]:
-    """The meshes that a chip's network has, each with any of its axes as x.
+    """The meshes that a chip's links make, each with any of its axes as x.
 
     In three dimensions the slices of a machine of TPU v4; else boxes whose sides are powers of two.
 
@@ -168,6 +169,7 @@ def meshes_of(chip: Chip, max_chips: int) -> tuple[Mesh, ...]:
     """
     if max_chips < 1:
         raise ValueError(f"A mesh needs 1 chip or more, got at most {max_chips}.")
+    max_chips = min(max_chips, chip.linked_chips or max_chips) if chip.links else 1
     if chip.torus_axes != 3:
         sides = [2**power for power in range(max_chips.bit_length())]
         return tuple(Mesh.of(x, y, 1) for x in sides for y in sides if x * y <= max_chips)

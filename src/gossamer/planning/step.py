@@ -96,8 +96,8 @@ def step_cost(
         pad_heads: whether heads are padded where the layout cannot divide them.
 
     Raises:
-        ValueError: a size is not positive or does not divide, or the model does not fit; it says
-            what would.
+        ValueError: a size is not positive or does not divide, the model does not fit, or so many
+            chips are not linked; it says what would do.
 
     Example:
         >>> from gossamer.planning import find_chip, find_shape
@@ -118,6 +118,7 @@ def step_cost(
         raise ValueError(f"{shape.name} generates no tokens: its only phase is prefill.")
     if pad_heads:
         shape = with_padded_heads(shape, mesh, layout)
+    chip.check_linked(mesh.chips)
     check_divides(shape, mesh, layout, attention, batch)
     check_fits(
         shape,

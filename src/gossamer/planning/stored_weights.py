@@ -32,7 +32,7 @@ class StoredWeights:
         end_bytes: of embedding, output and the like.
         output_bytes: of the one that gives scores.
         integer: the fraction of block weights whose inputs are int8 too.
-        sparse: the fraction that is 2:4.
+        sparse: the fraction that is 2:4, or sparser so that it is 2:4 as well.
         both: the fraction that is both.
     """
 
@@ -161,7 +161,11 @@ def _is_integer(rule: Rule | None) -> bool:
 
 
 def _is_sparse(rule: Rule | None) -> bool:
-    return rule is not None and rule.pattern == NM(2, 4)
+    """Whether every pattern of the rule is a 2:4 one too, such as 1:4."""
+    if rule is None or not isinstance(rule.pattern, NM):
+        return False
+    n, m = rule.pattern.n, rule.pattern.m
+    return 4 * n <= 2 * m if 4 % m == 0 else m % 4 == 0 and n <= 2
 
 
 def _share(shape: ModelShape, paths: set[str]) -> float:
