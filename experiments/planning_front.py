@@ -108,8 +108,8 @@ def main() -> None:
         "# Chips for 1,000 tokens a second at equal latency",
         "",
         "Decoding at a context of 2048; made by `experiments/planning_front.py`. In brackets the",
-        "mesh and the batch, and how many fewer chips than with bf16 weights at the same latency and",
-        "the same tokens a second.",
+        "mesh and the batch, and how many fewer chips than with bf16 weights at the same latency",
+        "and the same tokens a second.",
     ]
     plans = {}
     for title, (model, chip, cache) in CASES.items():

@@ -43,7 +43,7 @@ def bar_plot(bars: Mapping[str, Mapping[str, float]], *, y: str, title: str) -> 
     for place, (name, heights) in enumerate(bars.items()):
         at = [group + width * (place - (len(bars) - 1) / 2) for group in range(len(heights))]
         axes.bar(at, list(heights.values()), width, label=name)
-        axes.set_xticks(range(len(heights)), list(heights), rotation=20)
+        axes.set_xticks(range(len(heights)), list(heights), rotation=20, ha="right")
     axes.legend()
     return _png(figure)
 
