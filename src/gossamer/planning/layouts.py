@@ -204,8 +204,10 @@ def padded_heads(shape: ModelShape, mesh: Mesh, layout: Layout) -> int:
     Example:
         >>> from gossamer.planning import find_shape
         >>> palm = find_shape("palm-540b")
-        >>> [padded_heads(palm, Mesh.of(4, 4, 4), layout) for layout in ("ws-2d", "ws-1d")]
-        [48, 64]
+        >>> for layout in ("ws-2d", "ws-1d"):
+        ...     print(padded_heads(palm, Mesh.of(4, 4, 4), layout))
+        48
+        64
     """
     wide = width_chips(layout, mesh)
     heads = -(-shape.heads // wide) * wide

@@ -164,8 +164,8 @@ def meshes_of(chip: Chip, max_chips: int) -> tuple[Mesh, ...]:
 
     Example:
         >>> from gossamer.planning import find_chip
-        >>> [str(mesh) for mesh in meshes_of(find_chip("tpu-v4"), 16)]
-        ['1x1x1', '1x1x2', '2x1x1', '1x2x2', '2x1x2', '2x2x2', '2x2x4', '4x2x2']
+        >>> print(*meshes_of(find_chip("tpu-v4"), 16))
+        1x1x1 1x1x2 2x1x1 1x2x2 2x1x2 2x2x2 2x2x4 4x2x2
     """
     if max_chips < 1:
         raise ValueError(f"A mesh needs 1 chip or more, got at most {max_chips}.")
