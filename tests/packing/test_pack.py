@@ -257,10 +257,24 @@ def test_what_saves_is_stored_sparse(pattern):
     assert why_dense(pattern, None) is None
 
 
-@pytest.mark.parametrize("pattern", [None, NM(2, 4), NM(3, 4), Unstructured(0.5)], ids=str)
-@pytest.mark.parametrize("format", [Int(4), HBFP(6), MX("e2m1"), NVFP4(), None], ids=str)
+PATTERNS = [None, NM(2, 4), NM(4, 8), Unstructured(0.5)]
+FORMATS = [
+    Int(4),
+    Int(2, group=16),
+    Int(3, group=32, scale="bfloat16"),
+    Int(8, group=8, symmetric=False),
+    HBFP(6),
+    MX("e2m1"),
+    NVFP4(),
+    None,
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("format", FORMATS, ids=str)
 def test_stored_bytes_are_those_of_the_packed_kernel(pattern, format):
-    weight = jnp.array(kernel((64, 24)))
+    shape = (384, 24)  # lanes of 8 outputs are left over
+    weight = jnp.array(kernel(shape))
     if pattern is not None:
         weight = jnp.where(pattern.mask(jnp.abs(weight), axis=0), weight, 0)
     sparse = pattern if isinstance(pattern, NM) and not why_dense(pattern, format) else None
@@ -268,7 +282,20 @@ def test_stored_bytes_are_those_of_the_packed_kernel(pattern, format):
         stored = pack(format.encode(weight), format, sparse)
     else:
         stored = weight if sparse is None else pack_floats(weight, sparse)
-    assert stored_bytes((64, 24), pattern, format) == stored.nbytes
+    assert stored_bytes(shape, pattern, format) == stored.nbytes
+
+
+@pytest.mark.parametrize(
+    ("shape", "pattern", "format"),
+    [((60, 16), None, Int(4, group=8)), ((62, 16), NM(2, 4), Int(4)), ((33, 16), None, Int(4))],
+)
+def test_stored_bytes_of_what_cannot_be_packed_are_refused_as_packing_is(shape, pattern, format):
+    with pytest.raises(ValueError) as planned:
+        stored_bytes(shape, pattern, format)
+    weight = jnp.ones(shape)
+    with pytest.raises(ValueError) as packed:
+        pack(format.encode(weight), format, pattern)
+    assert str(planned.value) == str(packed.value)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -79,16 +79,23 @@ def stored_bytes(shape: tuple[int, int], pattern: Pattern | None, format: Format
         >>> stored_bytes((64, 16), NM(2, 4), Int(4))  # 3 bits a weight and a scale per output
         448
     """
-    kernel = jax.ShapeDtypeStruct(shape, jnp.float32)
+    rows, columns = shape
     sparse = pattern if isinstance(pattern, NM) and why_dense(pattern, format) is None else None
-
-    def packed(kernel: Float[Array, "in out"]) -> Packed | Float[Array, "in out"]:
-        if format is not None:
-            return pack(format.encode(kernel), format, sparse)
-        return kernel if sparse is None else pack_floats(kernel, sparse)
-
-    planes = jax.tree.leaves(jax.eval_shape(packed, kernel))
-    return sum(plane.size * plane.dtype.itemsize for plane in planes)
+    if sparse is None and format is None:
+        return _FLOAT_BITS // 8 * rows * columns
+    if sparse is not None:
+        sparse.check(shape, 0)
+    _check_bytes(shape, None if format is None else format.bits, sparse)
+    lanes = columns + -columns % LANES
+    bits = (_FLOAT_BITS if format is None else format.bits) * rows
+    if sparse is not None:
+        where = index_bits(sparse)
+        kept = rows // sparse.m * sparse.n
+        bits = bits // sparse.m * sparse.n + (rows if where is None else where * kept)
+    scales = 0.0
+    if format is not None:  # and zero points, and the tensor's scale
+        scales = (format.bits_per_element(rows, lanes) - format.bits) * rows * lanes
+    return (bits * lanes + round(scales)) // 8
 
 
 def pack(
