@@ -117,6 +117,44 @@ def test_replicas_update_every_row_and_reduce_over_all_links():
     assert shards.gather_seconds[0] == pytest.approx(wanted)
 
 
+def test_sums_and_gradients_have_bytes_of_their_own_and_rows_those_of_the_table():
+    narrow = dataclasses.replace(TABLE, element_bytes=1.0, vector_bytes=4.0)
+    for sharding in (*SHARDINGS, REPLICATED):
+        stored, plain = (
+            sharding_volumes(table, FEATURES, sharding, chips=128, batch=4096)
+            for table in (narrow, TABLE)
+        )
+        rows_are_sent = sharding.pooled == "requester"
+        wanted = dataclasses.replace(plain, vectors=plain.vectors / (4 if rows_are_sent else 1))
+        assert stored == wanted
+        seconds, all_wide = (
+            shard_costs(table, FEATURES, sharding, setting()) for table in (narrow, TABLE)
+        )
+        assert seconds.gather_seconds.sum() < all_wide.gather_seconds.sum()
+        at = setting()
+        links = (seconds.exchange_seconds.sum() / 128, seconds.reduce_seconds)
+        if sharding.replicated:
+            assert links == (0, all_wide.reduce_seconds)
+        else:
+            sent = at.all_to_all_seconds(stored.forward + stored.backward)
+            assert links == (pytest.approx(sent, rel=1e-9), 0)
+
+
+def test_chips_that_switches_join_use_all_their_links_for_each_other():
+    h100 = find_chip("h100-sxm")  # 18 links of 25 GB/s
+    at = setting(chip=h100, axes=(8,))
+    assert at.all_to_all_seconds(450e9) == pytest.approx(1.0)
+    assert at.all_reduce_seconds(450e9) == pytest.approx(2 * 7 / 8)
+
+
+def test_axes_without_joined_ends_reduce_over_half_as_many_links():
+    # Of a ring of 4 chips two links leave each, of a line one; at 2 there is one in both.
+    whole = setting(axes=(2, 4))
+    part = setting(axes=(2, 4), wrapped=False, link_load=8.0)
+    assert part.all_reduce_seconds(1e9) / whole.all_reduce_seconds(1e9) == pytest.approx(3 / 2)
+    assert part.all_to_all_seconds(7e9) == pytest.approx(8.0 * 1e9 / 50e9)
+
+
 def test_skew_loads_the_shard_of_the_first_row_unless_duplicates_are_removed():
     def imbalance(deduplicate: bool) -> float:
         at = setting(deduplicate=deduplicate)
@@ -187,9 +225,10 @@ def test_one_chip_exchanges_nothing():
         (lambda: setting(batch=0), "batch needs to be 1 sample or more, got 0"),
         (lambda: setting(id_bytes=0.0), "id_bytes needs to be positive, got 0"),
         (lambda: setting(link_load=0.0), "link_load needs to be positive, got 0"),
+        (lambda: setting(wrapped=False), "without joined ends needs the link_load of its topology"),
         (
             lambda: setting(chip=find_chip("cpu")),
-            "No link_bandwidth of the chip 'cpu' is known, and 128 of them",
+            "No links of the chip 'cpu' are known, and 128 of them",
         ),
         (
             lambda: level_cost(EmbeddingModel(tables=(TABLE,), features=()), {}, setting()),

@@ -1,12 +1,19 @@
 import dataclasses
+import io
 import itertools
 
+import matplotlib.image
 import numpy as np
 import pytest
 
 from gossamer.planning.chips import find_chip
 from gossamer.planning.embedding_costs import EmbeddingSetting, level_cost, shard_costs
-from gossamer.planning.embedding_placement import place_tables, possible_shardings
+from gossamer.planning.embedding_placement import (
+    alike_shardings,
+    place_tables,
+    placement_plot,
+    possible_shardings,
+)
 from gossamer.planning.embeddings import (
     REPLICATED,
     EmbeddingModel,
@@ -200,6 +207,28 @@ def test_possible_shardings_are_possible():
         "replicated",
     ]
     assert possible_shardings(Table(name="a", rows=3, width=5), 1) == [Sharding(), REPLICATED]
+
+
+def test_tables_are_split_alike_as_far_as_each_can_be():
+    small, large = Table(name="a", rows=3, width=5), Table(name="b", rows=1000, width=64)
+    found = alike_shardings(EmbeddingModel(tables=(small, large), features=()), 16)
+    assert found == {
+        "rows": {"a": Sharding(rows=3), "b": Sharding(rows=16)},
+        "columns": {"a": Sharding(), "b": Sharding(columns=8)},
+        "tables": {"a": Sharding(), "b": Sharding()},
+    }
+
+
+def test_the_plot_of_chips_has_a_line_for_the_dense_part_if_there_is_one():
+    plain, dense = (
+        placement_plot(place_tables(MODEL, AT, dense_seconds=seconds), title="chips")
+        for seconds in (0.0, 1.0)
+    )
+    assert plain.startswith(b"\x89PNG")
+    green = [44, 160, 44]
+    for plot, drawn in ((plain, False), (dense, True)):
+        image = (255 * matplotlib.image.imread(io.BytesIO(plot))[..., :3]).round()
+        assert bool((image == green).all(-1).any()) == drawn
 
 
 MODEL = random_model(0, 3)

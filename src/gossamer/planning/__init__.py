@@ -84,7 +84,13 @@ from gossamer.planning.embedding_costs import (
     rebalancing_gain,
     shard_costs,
 )
-from gossamer.planning.embedding_placement import Placement, place_tables, possible_shardings
+from gossamer.planning.embedding_placement import (
+    Placement,
+    alike_shardings,
+    place_tables,
+    placement_plot,
+    possible_shardings,
+)
 from gossamer.planning.embeddings import (
     REPLICATED,
     EmbeddingModel,
@@ -176,6 +182,7 @@ from gossamer.planning.step import (
     step_costs,
     with_padded_heads,
 )
+from gossamer.planning.stored_tables import store_tables, table_rules
 from gossamer.planning.stored_weights import (
     BITS,
     Bits,
@@ -272,6 +279,7 @@ __all__ = [
     "Wiring",
     "activation_bytes",
     "agreement",
+    "alike_shardings",
     "all_gather_seconds",
     "all_reduce_seconds",
     "all_slices",
@@ -334,6 +342,7 @@ __all__ = [
     "parse_slice",
     "performance_per_watt",
     "place_tables",
+    "placement_plot",
     "plan_attention",
     "plan_training",
     "plot_link_loads",
@@ -367,9 +376,11 @@ __all__ = [
     "static_goodput",
     "step_cost",
     "step_costs",
+    "store_tables",
     "store_weights",
     "switched_goodput",
     "switches",
+    "table_rules",
     "token_flops",
     "topology_links",
     "torus",

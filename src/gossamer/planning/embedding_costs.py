@@ -32,8 +32,10 @@ class EmbeddingSetting:
 
     Attributes:
         chip: of the slice.
-        axes: chips along each axis of the slice, a torus.
+        axes: chips along each axis of the slice, a torus. Chips that switches join have one, and
+            each pair has all links of both.
         batch: samples of each chip in a step.
+        wrapped: whether the ends of the axes are joined; without, give the load of links.
         link_load: the largest number of chip pairs whose traffic crosses one link in one direction,
             when every chip sends to every other: of a twisted torus or a mesh, from its topology.
             None computes that of the regular torus.
@@ -44,6 +46,7 @@ class EmbeddingSetting:
     chip: Chip
     axes: tuple[int, ...]
     batch: int
+    wrapped: bool = True
     link_load: float | None = None
     id_bytes: float = 4.0
     deduplicate: bool = True
@@ -57,9 +60,11 @@ class EmbeddingSetting:
             raise ValueError(f"id_bytes needs to be positive, got {self.id_bytes}.")
         if self.link_load is not None and not self.link_load > 0:
             raise ValueError(f"link_load needs to be positive, got {self.link_load}.")
-        if self.chips > 1 and self.chip.link_bandwidth is None:
+        if not self.wrapped and self.chips > 1 and self.link_load is None:
+            raise ValueError("A slice without joined ends needs the link_load of its topology.")
+        if self.chips > 1 and not (self.chip.link_bandwidth and self.chip.links):
             raise ValueError(
-                f"No link_bandwidth of the chip {self.chip.name!r} is known, and {self.chips} of "
+                f"No links of the chip {self.chip.name!r} are known, and {self.chips} of "
                 "them exchange vectors; take one chip, or a chip whose links are known."
             )
 
@@ -73,6 +78,8 @@ class EmbeddingSetting:
         """Seconds of an all-to-all for each byte that a chip sends to all others together."""
         if self.chips == 1:
             return 0.0
+        if not self.chip.torus_axes:
+            return 1 / (self.chip.links * self._link_bandwidth)
         load = _torus_load(self.axes) if self.link_load is None else self.link_load
         return load / (self.chips - 1) / self._link_bandwidth
 
@@ -88,8 +95,11 @@ class EmbeddingSetting:
         """Seconds until every chip has the sum of all chips' bytes."""
         if self.chips == 1:
             return 0.0
-        axes = [Axis(size) for size in self.axes]
         bandwidth = self._link_bandwidth
+        if not self.chip.torus_axes:
+            away = (self.chips - 1) / self.chips
+            return 2 * away * reduced_bytes / (self.chip.links * bandwidth)
+        axes = [Axis(size, wrapped=self.wrapped) for size in self.axes]
         return float(all_reduce_seconds(reduced_bytes, axes, link_bandwidth=bandwidth))
 
     @property
@@ -155,10 +165,11 @@ def shard_costs(
             nbytes=table.nbytes,
             gather_seconds=touched / bandwidth,
             exchange_seconds=np.zeros(1),
-            reduce_seconds=setting.all_reduce_seconds(table.rows * table.row_bytes),
+            reduce_seconds=setting.all_reduce_seconds(table.rows * table.sent_bytes),
         )
-    vectors = answered * table.row_bytes / sharding.columns
-    exchanged = (chips - 1) * (asked * setting.id_bytes + 2 * vectors)
+    vector_bytes = table.row_bytes if sharding.pooled == "requester" else table.sent_bytes
+    vectors = answered * (vector_bytes + table.sent_bytes) / sharding.columns  # and gradients
+    exchanged = (chips - 1) * (asked * setting.id_bytes + vectors)
     gathered = chips * asked * touched_bytes / sharding.columns
     return Shards(
         nbytes=math.ceil(table.rows / sharding.rows) * table.nbytes / table.rows / sharding.columns,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from gossamer import plots
 from gossamer.planning.embedding_costs import EmbeddingCost, EmbeddingSetting, shard_costs
 from gossamer.planning.embedding_search import Option, Search
 from gossamer.planning.embeddings import (
@@ -67,6 +68,22 @@ def possible_shardings(table: Table, chips: int) -> list[Sharding]:
     return [each for each in dict.fromkeys(found) if _fits(table, each, chips)]
 
 
+def alike_shardings(model: EmbeddingModel, chips: int) -> dict[str, dict[str, Sharding]]:
+    """All tables split alike, for comparison with a placement.
+
+    Returns:
+        Of each way, the sharding of each table: `rows` over all chips, or as many as there are;
+        `columns`, as many of 8, 4, 2 and 1 as chips and 8 elements in each allow; `tables` whole.
+    """
+    ways: dict[str, dict[str, Sharding]] = {"rows": {}, "columns": {}, "tables": {}}
+    for table in model.tables:
+        columns = max(each.columns for each in possible_shardings(table, chips))
+        ways["rows"][table.name] = Sharding(rows=min(chips, table.rows))
+        ways["columns"][table.name] = Sharding(columns=columns)
+        ways["tables"][table.name] = Sharding()
+    return ways
+
+
 def place_tables(
     model: EmbeddingModel,
     setting: EmbeddingSetting,
@@ -101,6 +118,19 @@ def place_tables(
     search = Search(model.tables, options, chips=setting.chips, limit=limit)
     search.run()
     return _placement(search, dense_seconds)
+
+
+def placement_plot(placement: Placement, *, title: str) -> bytes:
+    """Draws the milliseconds of each chip's memory and links, the busiest chip first, as a PNG."""
+    memory, links = placement.chip_gather_seconds, placement.chip_exchange_seconds
+    order = np.argsort(-np.maximum(memory, links), kind="stable")
+    lines = {
+        name: [(float(place), 1e3 * float(seconds[chip])) for place, chip in enumerate(order)]
+        for name, seconds in (("memory", memory), ("links", links))
+    }
+    if dense := placement.cost.dense_seconds:
+        lines["dense part"] = [(0.0, 1e3 * dense), (float(len(order) - 1), 1e3 * dense)]
+    return plots.line_plot(lines, x="chips, the busiest first", y="ms", title=title)
 
 
 def _placement(search: Search, dense_seconds: float) -> Placement:

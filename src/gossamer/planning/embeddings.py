@@ -29,6 +29,8 @@ class Table:
         width: elements of a row.
         element_bytes: of an element.
         optimizer_bytes: that the optimizer keeps for each element: 4 for Adagrad in float32.
+        vector_bytes: of an element of sums and gradients, which are sent; None: as `element_bytes`.
+            Rows that are sent before they are added up are sent as they are stored.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Table:
     width: int
     element_bytes: float = 4.0
     optimizer_bytes: float = 0.0
+    vector_bytes: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "width", "element_bytes"):
@@ -48,11 +51,21 @@ class Table:
                 f"optimizer_bytes of table {self.name!r} needs to be 0 or more, got "
                 f"{self.optimizer_bytes}"
             )
+        if self.vector_bytes is not None and not self.vector_bytes > 0:
+            raise ValueError(
+                f"vector_bytes of table {self.name!r} needs to be positive, got {self.vector_bytes}"
+            )
 
     @property
     def row_bytes(self) -> float:
         """Bytes of a row, without the optimizer's."""
         return self.width * self.element_bytes
+
+    @property
+    def sent_bytes(self) -> float:
+        """Bytes of a sum of rows, or of its gradient."""
+        each = self.element_bytes if self.vector_bytes is None else self.vector_bytes
+        return self.width * each
 
     @property
     def nbytes(self) -> float:
@@ -123,7 +136,7 @@ def read_embedding_model(file: str | pathlib.Path) -> EmbeddingModel:
         data = yaml.safe_load(pathlib.Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"The embedding model {str(file)!r} cannot be read: {error}") from error
-    floats = {float: _read_float}
+    floats = {float: _read_float, float | None: _read_float}
     reader = plain.Reader({}, floats)
     model = reader.build(EmbeddingModel, data, "model")
     if reader.faults:
@@ -260,21 +273,25 @@ def sharding_volumes(
             raise ValueError(f"{name} needs to be positive, got {value}.")
     away = (chips - 1) / chips
     if sharding.replicated:
-        return Volumes(reduced=2 * away * table.rows * table.row_bytes)
+        return Volumes(reduced=2 * away * table.rows * table.sent_bytes)
     lookups = sum(
         feature.valency
         * (unique_fraction(table.rows, feature.skew, batch * feature.valency) if deduplicate else 1)
         for feature in features
     )
     if sharding.pooled == "requester":
-        vectors = lookups
+        answered, vector_bytes = lookups, table.row_bytes
     else:
-        vectors = sum(
+        answered = sum(
             sharding.rows * _hit_share(sharding.rows, feature.valency) for feature in features
         )
-    sent = away * batch * vectors * table.row_bytes
-    ids = away * sharding.columns * batch * lookups * id_bytes
-    return Volumes(ids=ids, vectors=sent, gradients=sent)
+        vector_bytes = table.sent_bytes
+    sent = away * batch * answered
+    return Volumes(
+        ids=away * sharding.columns * batch * lookups * id_bytes,
+        vectors=sent * vector_bytes,
+        gradients=sent * table.sent_bytes,
+    )
 
 
 def check_sharding(table: Table, sharding: Sharding, chips: int) -> None:

@@ -7,6 +7,7 @@ import tyro
 
 from gossamer.cli.plan.attention import Attention
 from gossamer.cli.plan.chips import Chips
+from gossamer.cli.plan.embeddings import Embeddings
 from gossamer.cli.plan.serve import Serve
 from gossamer.cli.plan.slices import SliceQuestion
 from gossamer.cli.plan.step import Step
@@ -18,6 +19,7 @@ Question: TypeAlias = (
     | Annotated[TrainQuestion, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[SliceQuestion, tyro.conf.subcommand("slice", prefix_name=False)]
     | Annotated[Attention, tyro.conf.subcommand("attention", prefix_name=False)]
+    | Annotated[Embeddings, tyro.conf.subcommand("embeddings", prefix_name=False)]
     | Annotated[Chips, tyro.conf.subcommand("chips", prefix_name=False)]
 )
 
