@@ -1,8 +1,21 @@
 """`gossamer plan` by the command line: figures are those of the library, and bad input is named."""
 
+import json
+
 import pytest
 
-from gossamer.planning import FLAT_MODELS, find_chip, parse_slice, plan_attention
+from gossamer.planning import (
+    FLAT_MODELS,
+    AttentionModel,
+    block_cost,
+    block_weights,
+    find_chip,
+    find_shape,
+    parse_slice,
+    plan_attention,
+)
+from gossamer.recipe import PRESETS
+from tests.inference.tiny import tiny
 
 CLOUD = ["plan", "attention", "--model", "bert-base", "--chip", "flat-cloud"]
 RUN = ["plan", "train", "--chip", "tpu-v4", "--chips", 64, "--mfu", 0.4, "--parameters", 1e9]
@@ -26,7 +39,59 @@ def test_attention_of_heads_that_are_given_is_that_of_a_model_with_as_many(gossa
     named = gossamer(*CLOUD, "--sequence", 512, "--json").json()
     sizes = ["--heads", 12, "--head-dim", 64, "--sequence", 512, "--json"]
     given = gossamer("plan", "attention", "--chip", "flat-cloud", *sizes).json()
+    assert (named.pop("model"), given.pop("model")) == ("bert-base", None)
     assert given == named
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "t5-small", "vit-base-16", "config.json", "saved"])
+def test_attention_is_of_any_model_that_is_known_or_can_be_read(gossamer, tmp_path, model, name):
+    where, sizes = name, (32, 128)
+    if name == "config.json":
+        where = tmp_path / name
+        fields = {"model_type": "llama", "hidden_size": 96, "num_attention_heads": 4}
+        fields |= {"num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 64}
+        fields |= {"vocab_size": 80, "num_hidden_layers": 2, "max_position_embeddings": 64}
+        fields |= {"rms_norm_eps": 1e-5, "rope_theta": 1e4, "tie_word_embeddings": True}
+        where.write_text(json.dumps(fields))
+        sizes = (4, 32)
+    elif name == "saved":
+        config = tiny("llama").config
+        where, sizes = model, (config.num_heads, config.head_dim)
+    elif name != "llama-3-8b":
+        shape = find_shape(name)
+        sizes = (shape.heads, shape.head_dim)
+    options = ["--model", where, "--chip", "flat-cloud", "--sequence", 64, "--json"]
+    got = gossamer("plan", "attention", *options).json()
+    assert (got["heads"], got["head_dim"]) == sizes
+    layers = got["plans"][0]["block"]["bf16"]["linear_seconds"]
+    assert "attention.q_proj.kernel" in layers
+
+
+def test_attentions_share_of_a_block_is_that_before_and_after_compression(gossamer):
+    options = ["--chip", "tpu-v4", "--free-softmax", "--sequence", 64, "--batch", 1]
+    line = ["plan", "attention", "--model", "llama-3-8b", *options]
+    got = gossamer(*line, "--recipe", "int4", "--json").json()
+    assert got["recipe"] == "int4"
+    chip, model = find_chip("tpu-v4"), AttentionModel.of(find_shape("llama-3-8b"))
+    plan = plan_attention(chip, model.shape(64, batch=1), charge_softmax=False)
+    weights = block_weights(chip, model, PRESETS["int4"])
+    block = got["plans"][0]["block"]
+    for key, each in (("bf16", None), ("stored", weights)):
+        cost = block_cost(chip, model, plan.best, weights=each)
+        assert block[key]["linear_seconds"] == cost.linear_seconds
+        assert block[key]["attention_share"] == cost.attention_share
+    assert block["stored"]["attention_share"] > 2 * block["bf16"]["attention_share"]
+    shown = gossamer(*line, "--recipe", "int4").out.splitlines()
+    assert "int4, ms" in shown[-2]
+    assert gossamer(*line, "--json").json()["plans"][0]["block"]["stored"] is None
+
+
+def test_models_of_a_file_come_before_others(gossamer, tmp_path):
+    file = tmp_path / "models.yaml"
+    sizes = "layers: 1, d_model: 8, d_ff: 8, heads: 2, kv_heads: 1, head_dim: 4, vocabulary: 9"
+    file.write_text(f"bert-base: {{{sizes}}}\n")
+    options = ["--model-file", file, "--sequence", 512, "--json"]
+    assert gossamer(*CLOUD, *options).json()["heads"] == 2
 
 
 def test_slices_of_a_size_are_described_side_by_side(gossamer, tmp_path):

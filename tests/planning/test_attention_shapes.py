@@ -113,7 +113,7 @@ def test_macs_are_half_of_the_flops_that_papers_count():
 def test_models_have_the_widths_of_the_paper_and_feed_forwards_four_times_as_wide(model, width):
     sizes = FLAT_MODELS[model]
     assert sizes.shape(512).width == width
-    assert sizes.linear_layers()["feed_forward_in"] == (width, 4 * width)
+    assert sizes.linear_layers()["mlp.fc1.kernel"] == (width, 4 * width)
 
 
 @pytest.mark.parametrize("field", ["batch", "sequence", "heads", "head_dim", "element_bytes"])

@@ -5,10 +5,12 @@ Everything is arithmetic on shapes, recipes and chips: nothing here runs a model
 
 from gossamer.planning.attention_blocks import (
     BlockCost,
+    LayerWeights,
     attention_latency_plot,
     attention_plans,
     attention_utilization_plot,
     block_cost,
+    block_weights,
     linear_seconds,
 )
 from gossamer.planning.attention_costs import AttentionCost, fused_cost, unfused_cost
@@ -189,6 +191,7 @@ from gossamer.planning.stored_weights import (
     StoredWeights,
     Weights,
     kernel_bytes,
+    relative_compute,
     store_weights,
 )
 from gossamer.planning.symmetry import is_edge_symmetric, is_vertex_symmetric
@@ -244,6 +247,7 @@ __all__ = [
     "Feature",
     "Footprint",
     "LayerTime",
+    "LayerWeights",
     "Layout",
     "Machine",
     "Measurement",
@@ -299,6 +303,7 @@ __all__ = [
     "best_volume_2d",
     "best_x",
     "block_cost",
+    "block_weights",
     "builtin_chips",
     "builtin_measurements",
     "builtin_shapes",
@@ -355,6 +360,7 @@ __all__ = [
     "read_shapes",
     "rebalancing_gain",
     "reduce_scatter_seconds",
+    "relative_compute",
     "relative_impact",
     "replica_goodput",
     "roof",

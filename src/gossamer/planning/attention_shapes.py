@@ -9,6 +9,8 @@ Source: Kao et al., "FLAT", ASPLOS 2023, arXiv 2107.06419, sections 2 and 3.
 import dataclasses
 from collections.abc import Mapping
 
+from gossamer.planning.shapes import Kernels, ModelShape
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionShape:
@@ -63,11 +65,30 @@ class AttentionModel:
         heads: H.
         head_dim: d.
         feed_forward: width between both feed-forward layers.
+        source: the model whose kernels the linear layers are; None: FLAT's, D wide on both sides.
     """
 
     heads: int
     head_dim: int
     feed_forward: int
+    source: ModelShape | None = None
+
+    @classmethod
+    def of(cls, shape: ModelShape) -> "AttentionModel":
+        """That of a model. Of an encoder-decoder, the encoder is meant.
+
+        Its attention has all heads of queries for keys and values too, as FLAT's: with fewer of
+        them it reads less than is counted.
+
+        Example:
+            >>> from gossamer.planning import find_shape
+            >>> llama = AttentionModel.of(find_shape("llama-3-8b"))
+            >>> llama.heads, llama.linear_layers()["attention.k_proj.kernel"]
+            (32, (4096, 1024))
+        """
+        return cls(
+            heads=shape.heads, head_dim=shape.head_dim, feed_forward=shape.d_ff, source=shape
+        )
 
     def shape(self, sequence: int, *, batch: int = 64) -> AttentionShape:
         """The attention of a block; FLAT is measured at a batch of 64."""
@@ -75,14 +96,25 @@ class AttentionModel:
             batch=batch, sequence=sequence, heads=self.heads, head_dim=self.head_dim
         )
 
-    def linear_layers(self) -> dict[str, tuple[int, int]]:
-        """The kernels `[in, out]` of a block, by the names of their layers."""
-        width = self.heads * self.head_dim
-        square = dict.fromkeys(("query", "key", "value", "output"), (width, width))
-        return square | {
-            "feed_forward_in": (width, self.feed_forward),
-            "feed_forward_out": (self.feed_forward, width),
-        }
+    @property
+    def block(self) -> ModelShape:
+        """The model whose kernels the linear layers are; FLAT's is one block, named as OPT's."""
+        return self.source or ModelShape(
+            name="block",
+            layers=1,
+            d_model=self.heads * self.head_dim,
+            d_ff=self.feed_forward,
+            heads=self.heads,
+            kv_heads=self.heads,
+            head_dim=self.head_dim,
+            vocabulary=1,  # what comes before and after the blocks does not count
+            ffn_matrices=2,
+            naming="opt",
+        )
+
+    def linear_layers(self) -> Kernels:
+        """The kernels `(in, out)` of a block, by their paths inside it."""
+        return self.block.block_kernels(self.block.stack("prefill"))
 
 
 FLAT_MODELS: Mapping[str, AttentionModel] = {

@@ -133,6 +133,26 @@ def kernel_bytes(kernel: tuple[int, int], rule: Rule | None) -> int:
     return stored - (_FLOAT32_BYTES - _BF16_BYTES) * kept
 
 
+def relative_compute(rule: Rule | None, chip: Chip) -> float:
+    """Seconds of a product with a kernel, relative to bf16 at its peak.
+
+    Less than 1 where the chip multiplies int8 faster and a rule makes activations integers too, or
+    where it leaves out the zeros of 2:4.
+
+    Example:
+        >>> from gossamer.planning import find_chip
+        >>> [rule, _] = Recipe.load("w8a8").rules
+        >>> relative_compute(rule, find_chip("a100-80gb")), relative_compute(None, find_chip("cpu"))
+        (0.5, 1.0)
+    """
+    seconds = 1.0
+    if _is_integer(rule):
+        seconds *= chip.bf16_flops / (chip.int8_ops or chip.bf16_flops)
+    if _is_sparse(rule):
+        seconds /= chip.sparse_speedup
+    return seconds
+
+
 def _kernel_bytes(path: str, kernel: tuple[int, int], rule: Rule | None) -> int:
     try:
         return kernel_bytes(kernel, rule)

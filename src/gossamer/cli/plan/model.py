@@ -1,6 +1,7 @@
 """The model that a question is about, and what its weights are stored as."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,22 @@ class ModelCommand(ChipCommand):
     model_file: Path | None = None
     """YAML file with more models: their names, and under each its sizes."""
 
-    def found_model(self, name: str) -> "tuple[ModelShape, Recipe | None]":
+    def found_model(
+        self, name: str, others: "Mapping[str, ModelShape] | None" = None
+    ) -> "tuple[ModelShape, Recipe | None]":
         """Sizes of a model, and the recipe that it is stored by if gossamer compressed it.
 
         Args:
             name: of sizes that are known, a `config.json` of Hugging Face, or a model as the other
                 commands take it.
+            others: that this question knows too; sizes of --model-file come before them.
         """
         from gossamer.planning import builtin_shapes, find_shape, read_shapes
 
         with arguments():
-            more = {} if self.model_file is None else read_shapes(self.model_file)
+            more = dict(others or {})
+            if self.model_file is not None:
+                more |= read_shapes(self.model_file)
             known = name in more or name in builtin_shapes()
             if known or not (name == "smollm2" or "/" in name or Path(name).exists()):
                 return find_shape(name, more), None
