@@ -1,9 +1,11 @@
 """`gossamer plan` by the command line: figures are those of the library, and bad input is named."""
 
+import dataclasses
 import json
 
 import pytest
 
+from gossamer.loading import save
 from gossamer.planning import (
     FLAT_MODELS,
     AttentionModel,
@@ -13,6 +15,8 @@ from gossamer.planning import (
     find_shape,
     parse_slice,
     plan_attention,
+    shape_of,
+    store_weights,
 )
 from gossamer.recipe import PRESETS
 from tests.inference.tiny import tiny
@@ -106,6 +110,40 @@ def test_slices_of_a_size_are_described_side_by_side(gossamer, tmp_path):
     assert "4x4x8_T" in gossamer("plan", "slice", *options).out
 
 
+@pytest.mark.parametrize(
+    ("options", "weights", "fits"),
+    [
+        ([], "bf16", [False, True]),
+        (["--weights", "int8"], "int8", [True, True]),
+        (["--recipe", "2:4-int4"], PRESETS["2:4-int4"], [True, True]),
+    ],
+)
+def test_weights_are_divided_over_a_slice_and_fit_or_not(gossamer, options, weights, fits):
+    whole = store_weights(find_shape("palm-540b"), weights).nbytes
+    for name, fit in zip(["2x2x4", "4x4x4"], fits, strict=True):
+        line = ["plan", "slice", "--slice", name, "--model", "palm-540b", *options]
+        [row] = gossamer(*line, "--json").json()["slices"]
+        assert row["weight_bytes_per_chip"] == whole / row["chips"]
+        assert row["fits"] == fit == (whole / row["chips"] <= find_chip("tpu-v4").memory_bytes)
+        assert gossamer(*line).out.splitlines()[1].split()[-1] == ("yes" if fit else "no")
+
+
+def test_a_slice_without_a_model_has_no_weights(gossamer):
+    got = gossamer("plan", "slice", "--slice", "4x4x4", "--json").json()
+    assert (got["weight_bytes"], got["slices"][0]["fits"]) == (None, None)
+    assert "weights" not in gossamer("plan", "slice", "--slice", "4x4x4").out
+
+
+def test_weights_of_a_compressed_model_are_those_of_its_own_recipe(gossamer, checkpoint, tmp_path):
+    recipe = PRESETS["int8"]
+    save(dataclasses.replace(checkpoint, recipe=recipe.to_dict()), tmp_path / "int8")
+    line = ["--model", tmp_path / "int8", "--json"]
+    got = gossamer("plan", "slice", "--slice", "1x1x1", *line).json()
+    assert got["weight_bytes"] == store_weights(shape_of(checkpoint.config), recipe).nbytes
+    options = ["--chip", "tpu-v4", "--free-softmax", "--sequence", 64]
+    assert gossamer("plan", "attention", *options, *line).json()["recipe"] == "int8"
+
+
 def test_a_part_of_a_cube_has_no_goodput(gossamer):
     [row] = gossamer("plan", "slice", "--slice", "2x2x2", "--json").json()["slices"]
     assert row["goodput"] is None
@@ -140,6 +178,12 @@ def test_chips_have_their_sources_and_those_of_a_file_come_first(gossamer, tmp_p
         (["attention", "--chip", "flat-edge", "--heads", 0, "--head-dim", 8], "heads of attention"),
         (["slice"], "Give either --slice"),
         (["slice", "--slice", "4x4x9"], "Legal near it are 4x4x8, 4x4x12"),
+        (["slice", "--slice", "4x4x4", "--weights", "int8"], "are of a model: give --model too"),
+        (["slice", "--slice", "4x4x4", "--model", "gpt"], "There is no model 'gpt'; known are"),
+        (
+            ["slice", "--slice", "4x4x4", "--model", "palm-8b", "--recipe", "none"],
+            "neither a recipe file nor a preset",
+        ),
         (["slice", "--chips", 100], "No slice has 100 chips; next to it are 64 and 128"),
         (["slice", "--chips", 64, "--chip", "h100-sxm"], "on a 3D torus, and h100-sxm has none"),
         (["slice", "--chips", 64, "--host-availability", 1.5], "1.5"),
