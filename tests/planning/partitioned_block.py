@@ -207,25 +207,48 @@ _COLLECTIVE = re.compile(
 _ARRAY = re.compile(r"(?:f32|bf16|s32|pred)\[(?P<shape>[\d,]*)\]")
 
 
-def collective_elements(text: str) -> Counter[str]:
-    """Elements that each chip holds of every collective in a compiled program, by kind.
+def collective_elements(text: str, sizes: tuple[int, int, int]) -> Counter[tuple[str, str]]:
+    """Elements that each chip holds of the collectives in a compiled program, by kind and axes.
 
     Counted as in the paper: what an all-gather leaves on a chip, what a reduce-scatter takes from
-    it, what an all-to-all or an all-reduce takes and leaves.
+    it, what an all-to-all or an all-reduce takes and leaves. Those over single chips are left out.
+
+    Args:
+        text: of the program.
+        sizes: of the mesh's axes.
     """
-    found: Counter[str] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     for match in _COLLECTIVE.finditer(text):
         elements = sum(
             int(np.prod([int(size) for size in array["shape"].split(",") if size]))
             for array in _ARRAY.finditer(match["result"])
         )
-        kind = match["kind"]
-        found[kind] += elements * (_group_size(match["groups"]) if kind == "reduce-scatter" else 1)
+        kind, groups = match["kind"], _groups(match["groups"])
+        if groups.shape[1] > 1:
+            taken = elements * (groups.shape[1] if kind == "reduce-scatter" else 1)
+            found[kind, _axes(groups, sizes)] += taken
     return found
 
 
-def _group_size(groups: str) -> int:
-    """Of `{{0,1},{2,3}}` or `[4,2]<=[8]`: chips that a collective joins."""
-    if groups.startswith("["):
-        return int(groups[1 : groups.index("]")].split(",")[1])
-    return groups[: groups.index("}")].count(",") + 1
+def _groups(text: str) -> np.ndarray:
+    """Chips that a collective joins, a row for each group.
+
+    As `{{0,1},{2,3}}`, or as `[2,2]<=[2,2]T(1,0)`: what counting up gives, transposed, in rows.
+    """
+    if text.startswith("{"):
+        rows = re.findall(r"{([\d,]+)}", text)
+        return np.array([[int(chip) for chip in row.split(",")] for row in rows])
+    shape, dimensions, order = (
+        [int(number) for number in part.split(",") if number]
+        for part in re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups("")
+    )
+    chips = np.arange(np.prod(dimensions)).reshape(dimensions)
+    return chips.transpose(order or range(len(dimensions))).reshape(shape)
+
+
+def _axes(groups: np.ndarray, sizes: tuple[int, int, int]) -> str:
+    """The axes along which the chips of a group differ, such as `yz`."""
+    places = np.stack(np.unravel_index(groups, sizes))
+    return "".join(
+        name for name, place in zip("xyz", places, strict=True) if np.ptp(place, 1).any()
+    )
