@@ -99,7 +99,7 @@ def test_models_of_a_file_come_before_others(gossamer, tmp_path):
 
 
 def test_slices_of_a_size_are_described_side_by_side(gossamer, tmp_path):
-    options = ["--chips", 128, "--plot", tmp_path / "a.png"]
+    options = ["--chips", 128, "--plot", tmp_path / "a.png", "--goodput-plot", tmp_path / "b.png"]
     got = gossamer("plan", "slice", *options, "--json").json()["slices"]
     assert [row["slice"] for row in got] == ["4x4x8", "4x4x8_T"]
     for row in got:
@@ -107,6 +107,7 @@ def test_slices_of_a_size_are_described_side_by_side(gossamer, tmp_path):
     gain = got[1]["all_to_all_bytes_per_second"] / got[0]["all_to_all_bytes_per_second"]
     assert gain == pytest.approx(1.7455, abs=1e-4)
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "b.png").read_bytes().startswith(PNG)
     assert "4x4x8_T" in gossamer("plan", "slice", *options).out
 
 

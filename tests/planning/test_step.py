@@ -355,7 +355,7 @@ def test_bad_steps_are_refused(change, message):
 @pytest.mark.parametrize(
     ("chip", "mesh", "message"),
     [
-        ("cpu", (1, 2, 1), "No links of cpu are known, so that a model can be on one chip only"),
+        ("cpu", (1, 2, 1), "No links of cpu are known, so that one chip is all there can be"),
         ("h100-sxm", (4, 4, 1), "Links join at most 8 h100-sxm, and 16 are more"),
     ],
 )

@@ -88,13 +88,13 @@ class Chip:
         """
         if chips > 1 and (self.link_bandwidth is None or not self.links):
             raise ValueError(
-                f"No links of {self.name} are known, so that a model can be on one chip only; give "
+                f"No links of {self.name} are known, so that one chip is all there can be; give "
                 "link_bandwidth and links in a YAML file of chips."
             )
         if self.linked_chips is not None and chips > self.linked_chips:
             raise ValueError(
                 f"Links join at most {self.linked_chips} {self.name}, and {chips} are more: the "
-                "network beyond is not planned; take fewer chips, or narrower weights."
+                "network beyond is not planned; take fewer chips, or narrower elements."
             )
 
 

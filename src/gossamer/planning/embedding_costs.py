@@ -62,11 +62,7 @@ class EmbeddingSetting:
             raise ValueError(f"link_load needs to be positive, got {self.link_load}.")
         if not self.wrapped and self.chips > 1 and self.link_load is None:
             raise ValueError("A slice without joined ends needs the link_load of its topology.")
-        if self.chips > 1 and not (self.chip.link_bandwidth and self.chip.links):
-            raise ValueError(
-                f"No links of the chip {self.chip.name!r} are known, and {self.chips} of "
-                "them exchange vectors; take one chip, or a chip whose links are known."
-            )
+        self.chip.check_linked(self.chips)
 
     @property
     def chips(self) -> int:

@@ -49,7 +49,7 @@ def roofline_points(
         ...                  context=2048, constants=IDEAL)
         >>> [point] = roofline_points(cost, find_chip("tpu-v4"), IDEAL)
         >>> round(point.intensity, 1)  # 64 FLOPs a byte of weights, less for the cache
-        63.6
+        63.8
     """
     peak = chip.bf16_flops * constants.matmul_efficiency
     flops, moved, seconds = (

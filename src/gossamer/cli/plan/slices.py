@@ -38,10 +38,13 @@ class SliceQuestion(ModelCommand):
     """Share of the time that a host works."""
     plot: Path | None = None
     """PNG file for maps of the link loads, side by side."""
+    goodput_plot: Path | None = None
+    """PNG file for curves of goodput over the chips of a slice, with optical switches and without,
+    at --host-availability."""
 
     def run(self, console: Console) -> dict[str, Any]:
         """Describes each slice; see `gossamer.planning.Topology`."""
-        from gossamer.planning import parse_slice, plot_link_loads, slices_of
+        from gossamer.planning import goodput_plot, parse_slice, plot_link_loads, slices_of
 
         chip = self.found_chip()
         if (self.slice is None) == (self.chips is None):
@@ -55,6 +58,9 @@ class SliceQuestion(ModelCommand):
         if self.plot is not None:
             topologies = {str(each): each.topology for each in found}
             self.plot.write_bytes(plot_link_loads(topologies))
+        if self.goodput_plot is not None:
+            with arguments():
+                self.goodput_plot.write_bytes(goodput_plot([self.host_availability]))
         return {
             "chip": chip.name,
             "model": self.model,
@@ -62,6 +68,7 @@ class SliceQuestion(ModelCommand):
             "host_availability": self.host_availability,
             "slices": rows,
             "plot": None if self.plot is None else str(self.plot),
+            "goodput_plot": None if self.goodput_plot is None else str(self.goodput_plot),
         }
 
     def _weight_bytes(self) -> int | None:
@@ -122,6 +129,8 @@ class SliceQuestion(ModelCommand):
             console.out.print(line)
         if result["plot"]:
             console.out.print(f"link loads: {result['plot']}")
+        if result["goodput_plot"]:
+            console.out.print(f"goodput: {result['goodput_plot']}")
 
 
 def _fit(each: "Slice", chip: "Chip", weight_bytes: int | None) -> dict[str, Any]:
