@@ -1,0 +1,409 @@
+r"""Seconds of one step of training that is partitioned over a slice.
+
+.. math::
+    T = (M + P - 1) \Big( \frac{N}{P} (T_f + T_b) + 2 T_{send} \Big)
+        + T_{ends} + \max(0, T_{sum} - \frac{N}{P} T_{products}) + T_{update}
+
+of M microbatches on P stages of N blocks. A block's forward and backward pass take
+
+.. math::
+    T_f = \max(T_{products}, T_{weights}, T_{gather}) + T_{attention} + r_f T_{round} + t_0
+
+What overlaps is an assumption: weights are gathered, and gradients summed, while products go on;
+collectives of activations and what is sent to the next stage wait for nothing and nothing goes on
+meanwhile. Weights that are divided over model1 come anew for each microbatch, forward and backward,
+as in a program that loops over its blocks. With rematerialization a block is computed again before
+its backward pass, but for its last product, whose result no gradient needs.
+
+Source: a reconstruction, see `gossamer.planning.training_partition`. Losses are those that
+`gossamer.planning.calibration` fits to inference on TPU v4: nothing is fitted to training.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from gossamer.planning.chips import Chip
+from gossamer.planning.layer_time import CALIBRATED, StepConstants, hops, seconds_per_byte
+from gossamer.planning.layouts import Count
+from gossamer.planning.meshes import Mesh
+from gossamer.planning.partition_memory import ACTIVATION_BYTES
+from gossamer.planning.shapes import ModelShape
+from gossamer.planning.stored_weights import StoredWeights, Weights, store_weights
+from gossamer.planning.training_memory import (
+    STATE_BYTES,
+    WEIGHT_BYTES,
+    check_training_fits,
+    layer_weights,
+    training_memory,
+    weights_per_chip,
+)
+from gossamer.planning.training_partition import (
+    FactorAxes,
+    TrainingPartition,
+    check_partition,
+    factor_axes,
+)
+
+_SCORE_BYTES = 4  # of a score while it is on the chip: float32
+_BACKWARD = 2  # products of the backward pass for each of the forward pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """What a step of training takes; arrays where microbatches are.
+
+    Parts are of one chip, without the bubble. Some go on at once, so that they add up to more than
+    `seconds`.
+
+    Attributes:
+        seconds: of the step.
+        compute_seconds: of all products, those that are computed again included.
+        memory_seconds: of reading weights, of scores that do not stay on the chip, and of the
+            optimizer's update.
+        activation_seconds: of collectives of activations over model2.
+        gather_seconds: of gathering weights and scattering their gradients over model1.
+        gradient_seconds: of summing gradients over copies.
+        transfer_seconds: of what goes to and comes from other stages.
+        fixed_seconds: that do not depend on sizes: of blocks and of hops.
+        bubble: share of the pipeline's time in which a stage waits.
+        sequences_per_second: of all chips.
+        mfu: model-FLOPs utilization: 6 FLOPs for each parameter and token, and nothing for
+            attention or for what is computed again, at the peak of bf16.
+        memory_bytes_per_chip: see `training_memory`.
+    """
+
+    seconds: Count
+    compute_seconds: Count
+    memory_seconds: Count
+    activation_seconds: Count
+    gather_seconds: Count
+    gradient_seconds: Count
+    transfer_seconds: Count
+    fixed_seconds: Count
+    bubble: Count
+    sequences_per_second: Count
+    mfu: Count
+    memory_bytes_per_chip: Count
+
+
+def training_step(
+    shape: ModelShape,
+    chip: Chip,
+    mesh: Mesh,
+    partition: TrainingPartition,
+    *,
+    batch: int,
+    sequence: int,
+    microbatches: int = 1,
+    rematerialize: bool = True,
+    weights: Weights = "bf16",
+    constants: StepConstants = CALIBRATED,
+) -> TrainingStep:
+    """The cost of one step; `search_training` chooses what is left open here.
+
+    Args:
+        shape: of the model: a decoder of text.
+        chip: of which the slice is made, on a torus.
+        mesh: the slice.
+        partition: of its chips; it is laid on the axes where it is fastest.
+        batch: sequences of a step.
+        sequence: tokens of each.
+        microbatches: that each copy's sequences go through in turn.
+        rematerialize: whether blocks are computed again for their backward pass.
+        weights: what the forward pass multiplies by; products of integers take less time.
+        constants: losses.
+
+    Raises:
+        ValueError: a size is not positive or does not divide, the partition does not lie on the
+            slice, or it does not fit; it says what would.
+
+    Example:
+        >>> from gossamer.planning import find_chip, find_shape, parse_partition
+        >>> step = training_step(find_shape("gpt-3-175b"), find_chip("tpu-v4"), Mesh.of(4, 8, 16),
+        ...                      parse_partition("[16,4,1,8] 1D/1D"), batch=1536, sequence=2048,
+        ...                      microbatches=384)
+        >>> print(f"{step.sequences_per_second:.1f} sequences/s, MFU {step.mfu:.0%}")
+        24.3 sequences/s, MFU 37%
+
+    Source: 25.0 sequences/s in Jouppi et al. 2023, table 3, which does not tell the batch.
+    """
+    check_trainable(shape, chip, batch, sequence)
+    if microbatches < 1:
+        raise ValueError(f"microbatches of a step needs 1 or more, got {microbatches}.")
+    placed = factor_axes(partition, mesh)
+    check_partition(partition, shape, batch, microbatches)
+    check_training_fits(
+        shape,
+        chip,
+        partition,
+        batch=batch,
+        sequence=sequence,
+        microbatches=microbatches,
+        rematerialize=rematerialize,
+    )
+    steps = [
+        training_steps(
+            shape,
+            chip,
+            mesh,
+            axes,
+            partition,
+            batch=batch,
+            sequence=sequence,
+            microbatches=np.array([microbatches]),
+            rematerialize=rematerialize,
+            stored=store_weights(shape, weights),
+            constants=constants,
+        )
+        for axes in placed
+    ]
+    return min((one_step(each, 0) for each in steps), key=lambda step: step.seconds)
+
+
+def check_trainable(shape: ModelShape, chip: Chip, batch: int, sequence: int) -> None:
+    """Raises where no step of such a model on such chips is described here.
+
+    Raises:
+        ValueError: a size is not positive, the model is no decoder of text, or the chip is on no
+            torus.
+    """
+    for name, size in (("batch", batch), ("sequence", sequence)):
+        if size < 1:
+            raise ValueError(f"{name} of a step needs 1 or more, got {size}.")
+    if shape.encoder_layers or not shape.generates:
+        raise ValueError(
+            f"Steps of training are of models with one stack that generate text, and {shape.name} "
+            "is none; give parameters and a measured MFU instead."
+        )
+    if not chip.torus_axes:
+        raise ValueError(
+            f"Training is partitioned over slices of a torus, and {chip.name} is on none; give "
+            "parameters and a measured MFU instead."
+        )
+
+
+def one_step(steps: TrainingStep, index: int) -> TrainingStep:
+    """One of many steps, with plain numbers."""
+    fields = {field.name: getattr(steps, field.name) for field in dataclasses.fields(steps)}
+    size = np.broadcast(*fields.values()).size
+    return TrainingStep(
+        **{name: np.broadcast_to(value, (size,))[index].item() for name, value in fields.items()}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Seconds of one block and one microbatch on one chip, in one direction.
+
+    Attributes:
+        products: with weights.
+        reading: weights.
+        gathering: weights, and scattering their gradients.
+        attending: products of attention.
+        looking: at scores in the large memory.
+        moving: activations.
+        fixed: whatever the sizes.
+    """
+
+    products: Count
+    reading: Count
+    gathering: Count
+    attending: Count
+    looking: Count
+    moving: Count
+    fixed: Count
+
+    @property
+    def seconds(self) -> Count:
+        """In all: products hide reading and gathering."""
+        hidden = np.maximum(np.maximum(self.products, self.reading), self.gathering)
+        return hidden + self.attending + self.looking + self.moving + self.fixed
+
+
+def training_steps(
+    shape: ModelShape,
+    chip: Chip,
+    mesh: Mesh,
+    axes: FactorAxes,
+    partition: TrainingPartition,
+    *,
+    batch: int,
+    sequence: int,
+    microbatches: np.ndarray,
+    rematerialize: bool,
+    stored: StoredWeights,
+    constants: StepConstants,
+) -> TrainingStep:
+    """Steps with many numbers of microbatches at once; nothing is checked.
+
+    Arguments are those of `training_step`.
+    """
+    tokens = batch * sequence / (partition.sequence_parts * microbatches)
+    forward, backward = _passes(
+        shape, chip, mesh, axes, partition, tokens, sequence, rematerialize, stored, constants
+    )
+    stages, layers = partition.pipeline, shape.layers / partition.pipeline
+    sending = _sending_seconds(shape, chip, partition, tokens, constants)
+    once = layers * (forward.seconds + backward.seconds) + 2 * sending
+    ends = _end_seconds(shape, chip, mesh, batch * sequence, constants)
+    held = weights_per_chip(shape, partition)
+    copies = axes.data + (axes.model1 if partition.weights == 1 else ())
+    summing = (
+        2 * WEIGHT_BYTES * held * seconds_per_byte("all-reduce", copies, chip, mesh, constants)
+    )
+    updating = 2 * STATE_BYTES * held / chip.memory_bandwidth  # all is read and written once
+    rounds = microbatches + stages - 1
+    seconds = (
+        rounds * once + ends + np.maximum(0.0, summing - layers * backward.products) + updating
+    )
+
+    def both(part: str) -> Count:
+        return microbatches * layers * (getattr(forward, part) + getattr(backward, part))
+
+    rate = batch / seconds
+    flops = 6 * shape.counted_parameters * sequence
+    return TrainingStep(
+        seconds=seconds,
+        compute_seconds=both("products") + both("attending") + ends,
+        memory_seconds=both("reading") + both("looking") + updating,
+        activation_seconds=both("moving"),
+        gather_seconds=both("gathering"),
+        gradient_seconds=summing,
+        transfer_seconds=2 * microbatches * sending,
+        fixed_seconds=both("fixed"),
+        bubble=(stages - 1) / rounds,
+        sequences_per_second=rate,
+        mfu=flops * rate / (mesh.chips * chip.bf16_flops),
+        memory_bytes_per_chip=training_memory(
+            shape,
+            partition,
+            batch=batch,
+            sequence=sequence,
+            microbatches=microbatches,
+            rematerialize=rematerialize,
+        ).nbytes,
+    )
+
+
+def activation_rounds(
+    shape: ModelShape, partition: TrainingPartition, rematerialize: bool
+) -> tuple[int, int]:
+    """How often a block's activations go over model2, forward and backward.
+
+    An all-gather or a reduce-scatter is one round, an all-reduce two. 1D activations are summed
+    behind each sublayer, and their gradients before it. 2D ones are gathered before each sublayer
+    and scattered behind it, and their gradients too. What is computed again goes again, but for the
+    sum behind the block's last sublayer, which no gradient needs.
+
+    Example:
+        >>> from gossamer.planning import find_shape, parse_partition
+        >>> for name in ("1,1,64,8 1D/2D", "1,1,64,8 2D/2D"):
+        ...     activation_rounds(find_shape("gpt-3-175b"), parse_partition(name), True)
+        (4, 6)
+        (4, 7)
+    """
+    if partition.model2 == 1:
+        return 0, 0
+    once = 2 * len(shape.sublayers("prefill"))
+    again = once - (1 if partition.activations == 2 else 2)
+    return once, once + (again if rematerialize else 0)
+
+
+def _passes(
+    shape: ModelShape,
+    chip: Chip,
+    mesh: Mesh,
+    axes: FactorAxes,
+    partition: TrainingPartition,
+    tokens: Count,
+    sequence: int,
+    rematerialize: bool,
+    stored: StoredWeights,
+    constants: StepConstants,
+) -> tuple[_Work, _Work]:
+    """A block's forward and backward pass."""
+    peak = chip.bf16_flops * constants.matmul_efficiency
+    held = layer_weights(shape, partition.model2)
+    products = 2 * tokens * held / peak
+    # Zeros are multiplied like other weights while they are trained.
+    forward = products * dataclasses.replace(stored, sparse=0.0, both=0.0).relative_compute(chip)
+    last = shape.sublayers("prefill")[-1].out_width * shape.d_model / partition.model2
+    again = forward * (1 - last / held) if rematerialize else 0.0
+    reading = WEIGHT_BYTES * held / chip.memory_bandwidth
+    gathering = 0.0
+    if partition.weights == 2:
+        per_byte = seconds_per_byte("all-gather", axes.model1, chip, mesh, constants)
+        gathering = WEIGHT_BYTES * held * per_byte
+    attending, looking = _attention_seconds(shape, chip, partition, tokens, sequence, constants)
+    round_bytes = ACTIVATION_BYTES * tokens * shape.d_model
+    moving = round_bytes * seconds_per_byte("all-gather", axes.model2, chip, mesh, constants)
+    hopping = constants.hop_seconds * hops(axes.model2)
+    rounds = activation_rounds(shape, partition, rematerialize)
+    passes = _BACKWARD + rematerialize
+    return (
+        _Work(
+            products=forward,
+            reading=reading,
+            gathering=gathering,
+            attending=attending,
+            looking=looking,
+            moving=rounds[0] * moving,
+            fixed=constants.fixed_seconds + rounds[0] * hopping,
+        ),
+        _Work(
+            products=again + _BACKWARD * products,
+            reading=passes * reading,
+            gathering=2 * gathering,  # weights come, and their gradients go
+            attending=passes * attending,
+            looking=passes * looking,
+            moving=rounds[1] * moving,
+            fixed=passes * constants.fixed_seconds + rounds[1] * hopping,
+        ),
+    )
+
+
+def _attention_seconds(
+    shape: ModelShape,
+    chip: Chip,
+    partition: TrainingPartition,
+    tokens: Count,
+    sequence: int,
+    constants: StepConstants,
+) -> tuple[Count, Count]:
+    """Seconds of scores and mixtures forward, and of what they move to and from the large memory.
+
+    Every token looks at the whole sequence, as in `layer_time`.
+    """
+    modules = sum(sublayer.attends for sublayer in shape.sublayers("prefill"))
+    scores = tokens * sequence * shape.heads / partition.model2
+    products = 4 * scores * shape.head_dim / (chip.bf16_flops * constants.matmul_efficiency)
+    spill = _SCORE_BYTES * scores > (chip.on_chip_bytes or math.inf)
+    moved = constants.score_traffic * scores * spill
+    return modules * products, modules * moved / chip.memory_bandwidth
+
+
+def _sending_seconds(
+    shape: ModelShape,
+    chip: Chip,
+    partition: TrainingPartition,
+    tokens: Count,
+    constants: StepConstants,
+) -> Count:
+    """Seconds until a microbatch's activations are at the next stage, over one link."""
+    if partition.pipeline == 1:
+        return 0.0
+    assert chip.link_bandwidth is not None
+    parts = partition.model2 if partition.activations == 2 else 1
+    nbytes = ACTIVATION_BYTES * tokens * shape.d_model / parts
+    return nbytes / (chip.link_bandwidth * constants.link_efficiency) + constants.hop_seconds
+
+
+def _end_seconds(
+    shape: ModelShape, chip: Chip, mesh: Mesh, tokens: int, constants: StepConstants
+) -> float:
+    """Seconds of scores of the vocabulary, forward and backward, which all stages share."""
+    size = math.prod(shape.end_kernels[shape.output_path])
+    peak = mesh.chips * chip.bf16_flops * constants.matmul_efficiency
+    return (1 + _BACKWARD) * 2 * size * tokens / peak
