@@ -285,4 +285,4 @@ def _link_bandwidth(chip: Chip) -> float:
 @functools.cache
 def hops(axes: tuple[Axis, ...]) -> float:
     """Links that data crosses one after the other, all axes together."""
-    return sum(axis.hops for axis in axes)
+    return sum((axis.hops for axis in axes), start=0.0)

@@ -25,6 +25,7 @@ STATE_BYTES = 16
 WEIGHT_BYTES = 2
 """Of a weight or a gradient that is gathered or summed over chips: bf16."""
 _SCORE_BYTES = 4  # of a score of the vocabulary: float32
+_PARTS = {"states": "states", "activations": "activations", "gathered": "gathered weights"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,8 +138,7 @@ def check_training_fits(
     if use.nbytes <= chip.memory_bytes:
         return
     parts = ", ".join(
-        f"{getattr(use, field.name) / 2**30:.1f} GiB of {field.name}"
-        for field in dataclasses.fields(use)
+        f"{getattr(use, field) / 2**30:.1f} GiB of {name}" for field, name in _PARTS.items()
     )
     counts = microbatch_counts(partition, batch)
     least = np.asarray(
@@ -176,7 +176,9 @@ def microbatch_counts(partition: TrainingPartition, batch: int) -> np.ndarray:
         [1, 2, 3, 6]
     """
     rows = batch // partition.sequence_parts
-    return np.array([count for count in range(1, rows + 1) if rows % count == 0], dtype=np.int64)
+    small = np.arange(1, math.isqrt(rows) + 1)
+    small = small[rows % small == 0]
+    return np.unique(np.concatenate([small, rows // small]))
 
 
 def _activations(

@@ -2,12 +2,15 @@ r"""Seconds of one step of training that is partitioned over a slice.
 
 .. math::
     T = (M + P - 1) \Big( \frac{N}{P} (T_f + T_b) + 2 T_{send} \Big)
-        + T_{ends} + \max(0, T_{sum} - \frac{N}{P} T_{products}) + T_{update}
+        + T_{ends} + \max(0, T_{sum} - \frac{N}{P} T_{max}) + T_{update}
 
 of M microbatches on P stages of N blocks. A block's forward and backward pass take
 
 .. math::
-    T_f = \max(T_{products}, T_{weights}, T_{gather}) + T_{attention} + r_f T_{round} + t_0
+    T_{f,b} = T_{max} + T_{attention} + T_{scores} + r T_{round} + t_0, \quad
+    T_{max} = \max(T_{products}, T_{weights}, T_{gather})
+
+and sums of gradients go on during the last backward pass.
 
 What overlaps is an assumption: weights are gathered, and gradients summed, while products go on;
 collectives of activations and what is sent to the next stage wait for nothing and nothing goes on
@@ -216,10 +219,14 @@ class _Work:
     fixed: Count
 
     @property
+    def together(self) -> Count:
+        """Of what goes on at once: products, reading and gathering."""
+        return np.maximum(np.maximum(self.products, self.reading), self.gathering)
+
+    @property
     def seconds(self) -> Count:
-        """In all: products hide reading and gathering."""
-        hidden = np.maximum(np.maximum(self.products, self.reading), self.gathering)
-        return hidden + self.attending + self.looking + self.moving + self.fixed
+        """In all."""
+        return self.together + self.attending + self.looking + self.moving + self.fixed
 
 
 def training_steps(
@@ -256,7 +263,7 @@ def training_steps(
     updating = 2 * STATE_BYTES * held / chip.memory_bandwidth  # all is read and written once
     rounds = microbatches + stages - 1
     seconds = (
-        rounds * once + ends + np.maximum(0.0, summing - layers * backward.products) + updating
+        rounds * once + ends + np.maximum(0.0, summing - layers * backward.together) + updating
     )
 
     def both(part: str) -> Count:
