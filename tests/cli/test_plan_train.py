@@ -68,6 +68,11 @@ def test_one_slice_and_partition_is_asked_about_as_it_is_printed(gossamer):
     assert on_slice == [each for each in everything if each["slice"] == "8x8x8"]
 
 
+def test_without_overlap_of_what_weights_move_a_step_takes_longer(gossamer):
+    way = [*GPT, "--slice", "8x8x8", "--partition", "[8,1,8,8] 2D/2D", "--json"]
+    assert gossamer(*way, "--no-overlap").json()["mfu"] < gossamer(*way).json()["mfu"]
+
+
 def test_a_recipe_of_integers_trains_faster_and_stores_less(gossamer):
     way = ["--slice", "8x8x1", "--partition", "1,1,8,8 1D/2D"]
     dense, packed = (

@@ -8,7 +8,7 @@ from gossamer.planning import (
     find_shape,
     parse_partition,
     partitions_of,
-    training_memory,
+    training_memory_use,
 )
 from gossamer.planning.training_memory import check_training_fits, microbatch_counts
 
@@ -18,7 +18,7 @@ STEP = {"batch": 1536, "sequence": 2048}
 
 
 def test_gpt_3_takes_what_a_hand_count_gives():
-    use = training_memory(
+    use = training_memory_use(
         GPT, parse_partition("16,4,1,8"), **STEP, microbatches=384, rematerialize=True
     )
     parameters = 96 * 12 * 12288**2 + 50257 * 12288
@@ -35,7 +35,7 @@ def test_gpt_3_takes_what_a_hand_count_gives():
 
 
 def test_gathered_weights_are_two_blocks_and_a_gradient():
-    use = training_memory(
+    use = training_memory_use(
         GPT, parse_partition("8,1,8,8 2D/2D"), **STEP, microbatches=192, rematerialize=True
     )
     assert use.gathered == 3 * 2 * 12 * 12288**2 / 8
@@ -44,7 +44,7 @@ def test_gathered_weights_are_two_blocks_and_a_gradient():
 @given(st.sampled_from(partitions_of(Mesh.of(4, 8, 16))), st.booleans())
 def test_dimensions_and_microbatches_never_take_more_memory(partition, rematerialize):
     def used(name, count):
-        return training_memory(
+        return training_memory_use(
             GPT, parse_partition(name), **STEP, microbatches=count, rematerialize=rematerialize
         )
 
@@ -63,7 +63,7 @@ def test_microbatches_are_all_divisors(batch):
 
 def test_the_number_of_microbatches_that_would_fit_does_and_the_next_smaller_does_not():
     six, four = (
-        training_memory(
+        training_memory_use(
             GPT, parse_partition("1,1,64,8 1D/2D"), **STEP, microbatches=count, rematerialize=True
         ).nbytes
         for count in (6, 4)
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_told_by_how_much_and_what_would(name, sizes, messa
         check_training_fits(
             GPT, TPU, partition, **(STEP | sizes), microbatches=1, rematerialize=True
         )
-    needed = training_memory(
+    needed = training_memory_use(
         GPT, partition, **(STEP | sizes), microbatches=1, rematerialize=True
     ).nbytes
     assert f"{needed / 2**30 - 32:.1f} GiB more than it has" in str(error.value)

@@ -178,7 +178,7 @@ from gossamer.planning.stored_weights import (
 )
 from gossamer.planning.symmetry import is_edge_symmetric, is_vertex_symmetric
 from gossamer.planning.topology import Topology, mesh, torus, twisted_torus
-from gossamer.planning.training_memory import TrainingMemory, training_memory
+from gossamer.planning.training_memory import TrainingMemory, training_memory_use
 from gossamer.planning.training_partition import TrainingPartition, parse_partition
 from gossamer.planning.training_run import Attention, TrainingRun, plan_training, token_flops
 from gossamer.planning.training_search import (
@@ -189,7 +189,7 @@ from gossamer.planning.training_search import (
     search_training,
     training_meshes,
 )
-from gossamer.planning.training_step import TrainingStep, training_step
+from gossamer.planning.training_time import TrainingStep, training_step
 from gossamer.planning.wiring import (
     Fabric,
     Switch,
@@ -377,7 +377,7 @@ __all__ = [
     "token_flops",
     "topology_links",
     "torus",
-    "training_memory",
+    "training_memory_use",
     "training_meshes",
     "training_step",
     "twist_shares",

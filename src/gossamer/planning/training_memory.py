@@ -75,7 +75,7 @@ def weights_per_chip(shape: ModelShape, partition: TrainingPartition) -> float:
     return (blocks + ends) / partition.pipeline / (partition.weight_parts // partition.model2)
 
 
-def training_memory(
+def training_memory_use(
     shape: ModelShape,
     partition: TrainingPartition,
     *,
@@ -96,8 +96,9 @@ def training_memory(
 
     Example:
         >>> from gossamer.planning import find_shape, parse_partition
-        >>> use = training_memory(find_shape("gpt-3-175b"), parse_partition("16,4,1,8"), batch=1536,
-        ...                       sequence=2048, microbatches=384, rematerialize=True)
+        >>> use = training_memory_use(find_shape("gpt-3-175b"), parse_partition("16,4,1,8"),
+        ...                           batch=1536, sequence=2048, microbatches=384,
+        ...                           rematerialize=True)
         >>> print(f"{use.states / 2**30:.1f} + {use.activations / 2**30:.1f} GiB")
         20.3 + 5.2 GiB
     """
@@ -126,13 +127,13 @@ def check_training_fits(
     microbatches: int,
     rematerialize: bool,
 ) -> None:
-    """Raises where a chip's memory is too small; arguments as of `training_memory`.
+    """Raises where a chip's memory is too small; arguments as of `training_memory_use`.
 
     Raises:
         ValueError: it says by how much, and what would fit.
     """
     settings = {"batch": batch, "sequence": sequence}
-    use = training_memory(
+    use = training_memory_use(
         shape, partition, **settings, microbatches=microbatches, rematerialize=rematerialize
     )
     if use.nbytes <= chip.memory_bytes:
@@ -142,7 +143,7 @@ def check_training_fits(
     )
     counts = microbatch_counts(partition, batch)
     least = np.asarray(
-        training_memory(
+        training_memory_use(
             shape, partition, **settings, microbatches=counts, rematerialize=True
         ).nbytes
     )

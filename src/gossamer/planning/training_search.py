@@ -27,7 +27,7 @@ from gossamer.planning.training_partition import (
     check_partition,
     factor_axes,
 )
-from gossamer.planning.training_step import (
+from gossamer.planning.training_time import (
     TrainingStep,
     check_trainable,
     one_step,
@@ -76,6 +76,7 @@ def search_training(
     meshes: Sequence[Mesh],
     batch: int,
     sequence: int,
+    overlap: bool = True,
     weights: Weights = "bf16",
     constants: StepConstants = CALIBRATED,
 ) -> TrainingSearch:
@@ -89,6 +90,7 @@ def search_training(
         meshes: the slices, such as `training_meshes` lists.
         batch: sequences of a step.
         sequence: tokens of each.
+        overlap: whether weights are gathered, and gradients summed, while products go on.
         weights: what the forward pass multiplies by; products of integers take less time.
         constants: losses.
 
@@ -124,7 +126,7 @@ def search_training(
                 considered += 1
                 continue
             candidates = _candidates(
-                shape, chip, mesh, partition, batch, sequence, stored, constants
+                shape, chip, mesh, partition, batch, sequence, overlap, stored, constants
             )
             considered += sum(each.counts.size for each in candidates)
             best = _fastest(mesh, partition, candidates, chip.memory_bytes)
@@ -148,6 +150,7 @@ def plan_partition(
     *,
     batch: int,
     sequence: int,
+    overlap: bool = True,
     weights: Weights = "bf16",
     constants: StepConstants = CALIBRATED,
 ) -> TrainingPlan:
@@ -163,7 +166,9 @@ def plan_partition(
     factor_axes(partition, mesh)
     check_partition(partition, shape, batch)
     stored = store_weights(shape, weights)
-    candidates = _candidates(shape, chip, mesh, partition, batch, sequence, stored, constants)
+    candidates = _candidates(
+        shape, chip, mesh, partition, batch, sequence, overlap, stored, constants
+    )
     best = _fastest(mesh, partition, candidates, chip.memory_bytes)
     if best is None:
         least = _smallest(mesh, partition, candidates)
@@ -255,6 +260,7 @@ def _candidates(
     partition: TrainingPartition,
     batch: int,
     sequence: int,
+    overlap: bool,
     stored: StoredWeights,
     constants: StepConstants,
 ) -> list[_Candidates]:
@@ -273,6 +279,7 @@ def _candidates(
                 sequence=sequence,
                 microbatches=counts,
                 rematerialize=rematerialize,
+                overlap=overlap,
                 stored=stored,
                 constants=constants,
             ),

@@ -36,6 +36,8 @@ class TrainQuestion(ModelCommand):
     partition: str | None = None
     """One partition, by its stages of the pipeline, data, model1 and model2, and the dimensions of
     activations and weights: "16,4,1,8 1D/1D"; with --slice. Without it, all are searched."""
+    overlap: bool = True
+    """Gather weights, and sum gradients, while products go on."""
     recipe: str | None = None
     """What the model is trained for: a preset or a YAML file. Forward products of integers take the
     time of integers; backward ones, and what chips exchange, stay bf16."""
@@ -152,10 +154,14 @@ class TrainQuestion(ModelCommand):
         assert self.batch is not None
         assert self.sequence is not None
         meshes = self._meshes(chip)
-        sizes = {"batch": self.batch, "sequence": self.sequence, "weights": weights}
+        sizes = {"batch": self.batch, "sequence": self.sequence, "overlap": self.overlap}
         if self.partition is None:
-            return search_training(shape, chip, meshes=meshes, **sizes).plans
-        return (plan_partition(shape, chip, meshes[0], parse_partition(self.partition), **sizes),)
+            return search_training(shape, chip, meshes=meshes, weights=weights, **sizes).plans
+        return (
+            plan_partition(
+                shape, chip, meshes[0], parse_partition(self.partition), weights=weights, **sizes
+            ),
+        )
 
     def _meshes(self, chip: "Chip") -> "tuple[Mesh, ...]":
         from gossamer.planning import training_meshes

@@ -17,9 +17,9 @@ from gossamer.planning import (
     store_weights,
     training_step,
 )
-from gossamer.planning.training_memory import microbatch_counts
+from gossamer.planning.training_memory import microbatch_counts, weights_per_chip
 from gossamer.planning.training_partition import factor_axes
-from gossamer.planning.training_step import one_step, training_steps
+from gossamer.planning.training_time import one_step, training_steps
 from gossamer.recipe import Recipe
 
 TPU, V5E = find_chip("tpu-v4"), find_chip("tpu-v5e")
@@ -50,7 +50,7 @@ TOY_CHIP = Chip(
 CUBE = Mesh.of(4, 4, 4)
 
 
-def toy_step(name, microbatches=8, rematerialize=True):
+def toy_step(name, microbatches=8, rematerialize=True, overlap=True):
     return training_step(
         TOY,
         TOY_CHIP,
@@ -60,6 +60,7 @@ def toy_step(name, microbatches=8, rematerialize=True):
         sequence=8,
         microbatches=microbatches,
         rematerialize=rematerialize,
+        overlap=overlap,
         constants=IDEAL,
     )
 
@@ -113,6 +114,23 @@ def test_data_with_1d_weights_takes_what_a_hand_count_gives():
     assert step.seconds == pytest.approx(wanted, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "microbatches"),
+    [("[4,1,4,4] 2D/2D", 8), ("[1,4,4,4] 1D/1D", 2), ("[1,4,4,4] 2D/2D", 2)],
+)
+def test_without_overlap_every_part_takes_its_own_time(name, microbatches):
+    step = toy_step(name, microbatches, overlap=False)
+    update = 2 * 16 * weights_per_chip(TOY, parse_partition(name)) / TOY_CHIP.memory_bandwidth
+    ends = 6 * 16 * 32 * 256 / 64 / 1e6
+    parts = step.compute_seconds - ends + step.activation_seconds
+    parts += step.gather_seconds + step.transfer_seconds
+    waiting = 1 - step.bubble
+    assert step.seconds == pytest.approx(
+        parts / waiting + ends + step.gradient_seconds + update, rel=1e-9
+    )
+    assert step.seconds > toy_step(name, microbatches).seconds
+
+
 def test_without_rematerialization_nothing_is_computed_or_moved_again():
     name = "[1,1,16,4] 1D/2D"
     kept, again = (toy_step(name, 1, rematerialize) for rematerialize in (False, True))
@@ -126,8 +144,9 @@ def test_without_rematerialization_nothing_is_computed_or_moved_again():
     st.sampled_from(["bf16_flops", "link_bandwidth", "memory_bandwidth", "on_chip_bytes"]),
     st.floats(1.01, 10.0),
     st.booleans(),
+    st.booleans(),
 )
-def test_a_better_chip_is_never_slower(partition, constant, times, rematerialize):
+def test_a_better_chip_is_never_slower(partition, constant, times, rematerialize, overlap):
     def seconds(chip):
         mesh = Mesh.of(4, 8, 16)
         [axes] = factor_axes(partition, mesh)[:1]
@@ -142,6 +161,7 @@ def test_a_better_chip_is_never_slower(partition, constant, times, rematerialize
                 sequence=2048,
                 microbatches=microbatch_counts(partition, 6144),
                 rematerialize=rematerialize,
+                overlap=overlap,
                 stored=store_weights(GPT, "bf16"),
                 constants=IDEAL,
             ).seconds
@@ -165,6 +185,7 @@ def test_many_microbatches_at_once_are_each_one_step():
         sequence=2048,
         microbatches=counts,
         rematerialize=True,
+        overlap=True,
         stored=store_weights(GPT, "bf16"),
         constants=IDEAL,
     )

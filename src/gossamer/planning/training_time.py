@@ -12,11 +12,15 @@ of M microbatches on P stages of N blocks. A block's forward and backward pass t
 
 and sums of gradients go on during the last backward pass.
 
-What overlaps is an assumption: weights are gathered, and gradients summed, while products go on;
-collectives of activations and what is sent to the next stage wait for nothing and nothing goes on
-meanwhile. Weights that are divided over model1 come anew for each microbatch, forward and backward,
-as in a program that loops over its blocks. With rematerialization a block is computed again before
-its backward pass, but for its last product, whose result no gradient needs.
+What overlaps is an assumption. By default weights are gathered, and gradients summed, while
+products go on; without overlap they take time of their own, which is nearer to what Jouppi et al.
+measure of GPT-3, and Chowdhery et al. of PaLM 540B. While activations go over model2, or to the
+next stage, nothing else goes on. Weights that are divided over model1 come anew for each
+microbatch, forward and backward, as in a program that loops over its blocks. With rematerialization
+a block is computed again before its backward pass, but for its last product, whose result no
+gradient needs: 65 % of PaLM 540B's products with weights, where Chowdhery et al. 2022, arXiv
+2204.02311, section 6, count 75 %. Norms, embeddings' collectives and a network between slices are
+left out.
 
 Source: a reconstruction, see `gossamer.planning.training_partition`. Losses are those that
 `gossamer.planning.calibration` fits to inference on TPU v4: nothing is fitted to training.
@@ -39,7 +43,7 @@ from gossamer.planning.training_memory import (
     WEIGHT_BYTES,
     check_training_fits,
     layer_weights,
-    training_memory,
+    training_memory_use,
     weights_per_chip,
 )
 from gossamer.planning.training_partition import (
@@ -74,7 +78,7 @@ class TrainingStep:
         sequences_per_second: of all chips.
         mfu: model-FLOPs utilization: 6 FLOPs for each parameter and token, and nothing for
             attention or for what is computed again, at the peak of bf16.
-        memory_bytes_per_chip: see `training_memory`.
+        memory_bytes_per_chip: see `training_memory_use`.
     """
 
     seconds: Count
@@ -101,6 +105,7 @@ def training_step(
     sequence: int,
     microbatches: int = 1,
     rematerialize: bool = True,
+    overlap: bool = True,
     weights: Weights = "bf16",
     constants: StepConstants = CALIBRATED,
 ) -> TrainingStep:
@@ -115,6 +120,7 @@ def training_step(
         sequence: tokens of each.
         microbatches: that each copy's sequences go through in turn.
         rematerialize: whether blocks are computed again for their backward pass.
+        overlap: whether weights are gathered, and gradients summed, while products go on.
         weights: what the forward pass multiplies by; products of integers take less time.
         constants: losses.
 
@@ -157,6 +163,7 @@ def training_step(
             sequence=sequence,
             microbatches=np.array([microbatches]),
             rematerialize=rematerialize,
+            overlap=overlap,
             stored=store_weights(shape, weights),
             constants=constants,
         )
@@ -208,6 +215,7 @@ class _Work:
         looking: at scores in the large memory.
         moving: activations.
         fixed: whatever the sizes.
+        overlap: whether weights are gathered while products go on.
     """
 
     products: Count
@@ -217,11 +225,15 @@ class _Work:
     looking: Count
     moving: Count
     fixed: Count
+    overlap: bool
 
     @property
     def together(self) -> Count:
-        """Of what goes on at once: products, reading and gathering."""
-        return np.maximum(np.maximum(self.products, self.reading), self.gathering)
+        """Of products with weights, and of reading and gathering these."""
+        products = np.maximum(self.products, self.reading)
+        if not self.overlap:
+            return products + self.gathering
+        return np.maximum(products, self.gathering)
 
     @property
     def seconds(self) -> Count:
@@ -240,6 +252,7 @@ def training_steps(
     sequence: int,
     microbatches: np.ndarray,
     rematerialize: bool,
+    overlap: bool,
     stored: StoredWeights,
     constants: StepConstants,
 ) -> TrainingStep:
@@ -249,7 +262,17 @@ def training_steps(
     """
     tokens = batch * sequence / (partition.sequence_parts * microbatches)
     forward, backward = _passes(
-        shape, chip, mesh, axes, partition, tokens, sequence, rematerialize, stored, constants
+        shape,
+        chip,
+        mesh,
+        axes,
+        partition,
+        tokens,
+        sequence,
+        rematerialize,
+        overlap,
+        stored,
+        constants,
     )
     stages, layers = partition.pipeline, shape.layers / partition.pipeline
     sending = _sending_seconds(shape, chip, partition, tokens, constants)
@@ -261,10 +284,10 @@ def training_steps(
         2 * WEIGHT_BYTES * held * seconds_per_byte("all-reduce", copies, chip, mesh, constants)
     )
     updating = 2 * STATE_BYTES * held / chip.memory_bandwidth  # all is read and written once
+    # Of the last microbatch's backward pass.
+    hiding = layers * backward.together if overlap else 0.0
     rounds = microbatches + stages - 1
-    seconds = (
-        rounds * once + ends + np.maximum(0.0, summing - layers * backward.together) + updating
-    )
+    seconds = rounds * once + ends + np.maximum(0.0, summing - hiding) + updating
 
     def both(part: str) -> Count:
         return microbatches * layers * (getattr(forward, part) + getattr(backward, part))
@@ -283,7 +306,7 @@ def training_steps(
         bubble=(stages - 1) / rounds,
         sequences_per_second=rate,
         mfu=flops * rate / (mesh.chips * chip.bf16_flops),
-        memory_bytes_per_chip=training_memory(
+        memory_bytes_per_chip=training_memory_use(
             shape,
             partition,
             batch=batch,
@@ -327,6 +350,7 @@ def _passes(
     tokens: Count,
     sequence: int,
     rematerialize: bool,
+    overlap: bool,
     stored: StoredWeights,
     constants: StepConstants,
 ) -> tuple[_Work, _Work]:
@@ -358,6 +382,7 @@ def _passes(
             looking=looking,
             moving=rounds[0] * moving,
             fixed=constants.fixed_seconds + rounds[0] * hopping,
+            overlap=overlap,
         ),
         _Work(
             products=again + _BACKWARD * products,
@@ -367,6 +392,7 @@ def _passes(
             looking=passes * looking,
             moving=rounds[1] * moving,
             fixed=passes * constants.fixed_seconds + rounds[1] * hopping,
+            overlap=overlap,
         ),
     )
 
