@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from gossamer.planning import ModelShape, TrainingPartition
-from gossamer.planning.training_time import activation_rounds
+from gossamer.planning.training_blocks import activation_rounds
 
 # T tokens and E columns in the whole step, on two parts of model1 and two of model2.
 TOKENS, E, F, LAYERS = 8, 16, 64, 3
