@@ -22,7 +22,6 @@ from gossamer.recipe import PRESETS
 from tests.inference.tiny import tiny
 
 CLOUD = ["plan", "attention", "--model", "bert-base", "--chip", "flat-cloud"]
-RUN = ["plan", "train", "--chip", "tpu-v4", "--chips", 64, "--mfu", 0.4, "--parameters", 1e9]
 PNG = b"\x89PNG"
 
 
@@ -151,16 +150,6 @@ def test_a_part_of_a_cube_has_no_goodput(gossamer):
     assert " - " in gossamer("plan", "slice", "--slice", "2x2x2").out
 
 
-def test_a_training_run_has_the_energy_of_its_chip_hours(gossamer):
-    options = ["--tokens", 2e10, "--goodput", 0.5, "--pue", 1.2, "--offset", 0.25]
-    got = gossamer(*RUN, *options, "--json").json()
-    seconds = 6e9 * 2e10 / (64 * 275e12 * 0.4) / 0.5
-    assert got["chip_hours"] == pytest.approx(64 * seconds / 3600)
-    assert got["footprint"]["joules"] == pytest.approx(64 * seconds * 170 * 1.2)
-    assert got["footprint"]["net_grams"] == pytest.approx(0.75 * got["footprint"]["grams"])
-    assert "after offsets" in gossamer(*RUN, *options).out
-
-
 def test_chips_have_their_sources_and_those_of_a_file_come_first(gossamer, tmp_path):
     file = tmp_path / "chips.yaml"
     file.write_text("mine: {bf16_flops: 1.0e+12, memory_bytes: 1000, memory_bandwidth: 2000}\n")
@@ -196,10 +185,3 @@ def test_what_cannot_be_planned_is_wrong_use_that_names_the_way_out(gossamer, ar
     outcome = gossamer("plan", *arguments, *tokens)
     assert outcome.status == 2
     assert message in " ".join(outcome.err.split())
-
-
-def test_a_training_run_without_tokens_or_watts_is_wrong_use(gossamer):
-    assert "tokens needs to be positive" in gossamer(*RUN, "--tokens", 0).err
-    outcome = gossamer(*RUN, "--tokens", 1e9, "--chip", "tpu-v5e")
-    assert outcome.status == 2
-    assert "give its mean power" in " ".join(outcome.err.split())

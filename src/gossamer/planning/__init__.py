@@ -196,7 +196,18 @@ from gossamer.planning.stored_weights import (
 )
 from gossamer.planning.symmetry import is_edge_symmetric, is_vertex_symmetric
 from gossamer.planning.topology import Topology, mesh, torus, twisted_torus
+from gossamer.planning.training_memory import TrainingMemory, training_memory_use
+from gossamer.planning.training_partition import TrainingPartition, parse_partition
 from gossamer.planning.training_run import Attention, TrainingRun, plan_training, token_flops
+from gossamer.planning.training_search import (
+    TrainingPlan,
+    TrainingSearch,
+    partitions_of,
+    plan_partition,
+    search_training,
+    training_meshes,
+)
+from gossamer.planning.training_time import TrainingStep, training_step
 from gossamer.planning.wiring import (
     Fabric,
     Switch,
@@ -276,7 +287,12 @@ __all__ = [
     "Switch",
     "Table",
     "Topology",
+    "TrainingMemory",
+    "TrainingPartition",
+    "TrainingPlan",
     "TrainingRun",
+    "TrainingSearch",
+    "TrainingStep",
     "TwistShares",
     "Volumes",
     "Weights",
@@ -344,11 +360,14 @@ __all__ = [
     "meshes_of",
     "model_flops_utilization",
     "padded_heads",
+    "parse_partition",
     "parse_slice",
+    "partitions_of",
     "performance_per_watt",
     "place_tables",
     "placement_plot",
     "plan_attention",
+    "plan_partition",
     "plan_training",
     "plot_link_loads",
     "possible_shardings",
@@ -368,6 +387,7 @@ __all__ = [
     "roofline_points",
     "routed_all_to_all_seconds",
     "search_serving",
+    "search_training",
     "serving_plot",
     "shape_of",
     "shard_costs",
@@ -390,6 +410,9 @@ __all__ = [
     "token_flops",
     "topology_links",
     "torus",
+    "training_memory_use",
+    "training_meshes",
+    "training_step",
     "twist_shares",
     "twisted_torus",
     "unfused_cost",

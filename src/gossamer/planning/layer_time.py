@@ -177,7 +177,7 @@ def layer_time(
     )
     moving = sum(_collective_seconds(each, chip, mesh, constants) for each in collectives)
     fixed = constants.fixed_seconds + constants.hop_seconds * sum(
-        each.rounds * _hops(each.axes) * (np.asarray(each.elements) > 0) for each in collectives
+        each.rounds * hops(each.axes) * (np.asarray(each.elements) > 0) for each in collectives
     )
     hidden = np.maximum(np.maximum(matmul, reading), gathering)
     return LayerTime(
@@ -227,7 +227,7 @@ def _gather_seconds(
     if chips == 1:
         return 0.0
     if constants.gather_links is None or not chip.torus_axes:
-        return gathered_bytes * _seconds_per_byte("all-gather", axes, chip, mesh, constants)
+        return gathered_bytes * seconds_per_byte("all-gather", axes, chip, mesh, constants)
     bandwidth = constants.gather_links * _link_bandwidth(chip) * constants.link_efficiency
     return gathered_bytes / bandwidth * (chips - 1) / chips
 
@@ -235,7 +235,7 @@ def _gather_seconds(
 def _collective_seconds(
     collective: Collective, chip: Chip, mesh: Mesh, constants: StepConstants
 ) -> Count:
-    per_byte = _seconds_per_byte(collective.kind, collective.axes, chip, mesh, constants)
+    per_byte = seconds_per_byte(collective.kind, collective.axes, chip, mesh, constants)
     return ACTIVATION_BYTES * collective.elements * collective.rounds * per_byte
 
 
@@ -261,10 +261,10 @@ def _seconds_per_byte_of(
     return seconds
 
 
-def _seconds_per_byte(
+def seconds_per_byte(
     kind: str, axes: tuple[Axis, ...], chip: Chip, mesh: Mesh, constants: StepConstants
 ) -> float:
-    """Of what a collective leaves on a chip, or takes from it."""
+    """Seconds of a byte that a collective leaves on a chip, or takes from it, in one round."""
     if mesh.chips == 1:
         return 0.0
     # Switches give every pair of chips all links of both.
@@ -279,5 +279,6 @@ def _link_bandwidth(chip: Chip) -> float:
 
 
 @functools.cache
-def _hops(axes: tuple[Axis, ...]) -> float:
-    return sum(axis.hops for axis in axes)
+def hops(axes: tuple[Axis, ...]) -> float:
+    """Links that data crosses one after the other, all axes together."""
+    return sum((axis.hops for axis in axes), start=0.0)
