@@ -1,6 +1,5 @@
 import dataclasses
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from gossamer.planning import (
     LAYOUTS,
     Mesh,
-    ModelShape,
     check_divides,
     find_shape,
     gathered_share,
@@ -21,41 +19,9 @@ from gossamer.planning import (
     with_padded_heads,
 )
 from gossamer.planning.layouts import batch_chips
-from tests.planning.test_programs import CASES, SIZES, volumes
 
 PALM = find_shape("palm-540b-padded")
 CUBE = Mesh.of(4, 4, 4)
-SMALL = ModelShape(
-    name="small",
-    layers=1,
-    d_model=SIZES.d_model,
-    d_ff=SIZES.d_ff,
-    heads=SIZES.heads,
-    kv_heads=1,
-    head_dim=SIZES.head_dim,
-    vocabulary=2,
-    parallel=True,
-)
-
-
-@pytest.mark.parametrize(("layout", "attention"), CASES)
-def test_a_parallel_block_moves_what_xlas_compiled_programs_move(layout, attention):
-    # `volumes` is what test_programs finds in the compiled text of the same block.
-    mesh = Mesh.of(2, 2, 2)
-    found = Counter()
-    for each in layer_collectives(
-        SMALL,
-        mesh,
-        layout,
-        attention,
-        phase="prefill",
-        batch=SIZES.batch,
-        tokens=SIZES.batch * SIZES.tokens,
-    ):
-        found[each.kind] += int(each.elements)
-    weights = sum(map(math.prod, SMALL.block_kernels("layers").values()))
-    found["all-gather"] += round(gathered_share(SMALL, mesh, layout, "prefill") * weights)
-    assert +found == volumes(layout, attention)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -112,6 +112,7 @@ def search_training(
     check_trainable(shape, chip, batch, sequence)
     if not meshes:
         raise ValueError("A search needs slices to choose from, and there are none.")
+    chip.check_linked(max(mesh.chips for mesh in meshes))
     stored = store_weights(shape, weights)
     found: list[TrainingPlan] = []
     nearest: list[TrainingPlan] = []
@@ -163,6 +164,7 @@ def plan_partition(
             slice, or it does not fit; it says what would.
     """
     check_trainable(shape, chip, batch, sequence)
+    chip.check_linked(mesh.chips)
     factor_axes(partition, mesh)
     check_partition(partition, shape, batch)
     stored = store_weights(shape, weights)

@@ -136,6 +136,7 @@ def training_step(
     Source: 25.0 sequences/s in Jouppi et al. 2023, table 3, which does not tell the batch.
     """
     check_trainable(shape, chip, batch, sequence)
+    chip.check_linked(mesh.chips)
     if microbatches < 1:
         raise ValueError(f"microbatches of a step needs 1 or more, got {microbatches}.")
     placed = factor_axes(partition, mesh)
