@@ -199,8 +199,8 @@ def training_meshes(chip: Chip, chips: int) -> tuple[Mesh, ...]:
 
     Example:
         >>> from gossamer.planning import find_chip
-        >>> [str(mesh) for mesh in training_meshes(find_chip("tpu-v4"), 512)]
-        ['4x4x32', '4x8x16', '8x8x8']
+        >>> print(*training_meshes(find_chip("tpu-v4"), 512))
+        4x4x32 4x8x16 8x8x8
     """
     if chip.torus_axes == 3:
         return tuple(Mesh.of(*each.sizes) for each in slices_of(chips) if not each.twisted)
