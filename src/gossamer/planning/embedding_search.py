@@ -20,7 +20,8 @@ from gossamer.planning.embedding_costs import Shards
 from gossamer.planning.embeddings import Sharding, Table
 
 _THRESHOLDS = 24  # first placements, from coarse parts to fine ones
-_STARTS = 3  # of them that are improved
+_STARTS, _MOST_STARTS = 3, 10  # of them that are improved, and while that is far from the bound
+_NEAR = 1.05  # of the busiest chip's seconds over the bound
 _CHEAPEST = 4  # shardings of the first of two tables that are moved together
 _PAIR_TRIES = 10_000  # of a second table's shardings, beside those, in each round
 _ROUNDS = 20  # of improvements over all tables; searches of 150 tables end after some 5
@@ -111,21 +112,25 @@ class Search:
         Raises:
             ValueError: there was no room.
         """
-        found: list[tuple[tuple[float, float], dict[str, _Place]]] = []
+        found: dict[tuple[float, float], dict[str, _Place]] = {}  # several ways end alike
         failure = ""
         ranks = [functools.partial(_by_cost, most=most) for most in self._thresholds()]
         for rank, large_first in itertools.product([*ranks, _by_bytes], (False, True)):
             failure = self._fill(rank, large_first=large_first)
             if not failure:
-                found.append((self._score(), dict(self.places)))
+                found[self._score()] = dict(self.places)
         if not found:
             raise ValueError(failure)
-        improved = []
-        for _, places in sorted(found, key=lambda each: each[0])[:_STARTS]:
-            self._restore(places)
+        best: dict[tuple[float, float], dict[str, _Place]] = {}
+        # As if all chips had equal shares of what costs least.
+        bound = sum(min(map(_total, each)) for each in self.options.values()) / len(self.bytes)
+        for start, score in enumerate(sorted(found)[:_MOST_STARTS]):
+            if start >= _STARTS and min(best)[0] <= _NEAR * bound:
+                break
+            self._restore(found[score])
             self._improve()
-            improved.append((self._score(), dict(self.places)))
-        self._restore(min(improved, key=lambda each: each[0])[1])
+            best[self._score()] = dict(self.places)
+        self._restore(best[min(best)])
 
     def _thresholds(self) -> list[float]:
         """Seconds that one part may take: from the least that can be to what costs least in all."""

@@ -76,6 +76,7 @@ class Embeddings(ChipCommand):
             model, stored = self._stored(read_embedding_model(self.model))
             setting = self._setting(chip)
             dense = self.dense_ms / 1e3
+            console.note(f"placing {len(model.tables)} tables on {setting.chips} chips ...")
             placement = place_tables(
                 model, setting, dense_seconds=dense, shardings=self._shardings()
             )
