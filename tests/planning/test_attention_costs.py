@@ -1,6 +1,6 @@
-import dataclasses
-
 """Golden values: what the corrected code of FLAT gives, as FuseMax (arXiv 2406.10491) lists it."""
+
+import dataclasses
 
 import pytest
 
