@@ -157,7 +157,7 @@ def test_unknown_models_and_bad_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"not valid: .*width.*lacks 'd_model'"):
         read_shapes(file)
     file.write_text("3\n")
-    with pytest.raises(ValueError, match="need a mapping from names to sizes"):
+    with pytest.raises(ValueError, match="need a mapping from names to fields"):
         read_shapes(file)
     with pytest.raises(ValueError, match="cannot be read"):
         read_shapes(tmp_path / "none.yaml")

@@ -2,14 +2,10 @@
 
 import dataclasses
 import functools
-import importlib.resources
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
-import yaml
-
-from gossamer import plain
+from gossamer.planning.yaml_files import builtin_yaml, read_named, read_yaml
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,19 +101,13 @@ def read_chips(file: str | pathlib.Path) -> dict[str, Chip]:
         ValueError: the file cannot be read, or a field is unknown, missing or malformed; all faults
             are named.
     """
-    try:
-        text = pathlib.Path(file).read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"The chips {str(file)!r} cannot be read: {error}") from error
-    return _chips(data, str(file))
+    return read_named(Chip, read_yaml(file, "chips"), "chips", str(file))
 
 
 @functools.cache
 def builtin_chips() -> Mapping[str, Chip]:
     """The chips that are known without a file, by name."""
-    file = importlib.resources.files("gossamer.planning") / "chips.yaml"
-    return _chips(yaml.safe_load(file.read_text(encoding="utf-8")), "chips.yaml")
+    return read_named(Chip, builtin_yaml("chips.yaml"), "chips", "chips.yaml")
 
 
 def find_chip(name: str, more: Mapping[str, Chip] | None = None) -> Chip:
@@ -141,25 +131,3 @@ def find_chip(name: str, more: Mapping[str, Chip] | None = None) -> Chip:
             "described in a YAML file."
         )
     return known[name]
-
-
-def _float(hint: Any, reader: plain.Reader, value: Any, where: str) -> float | None:
-    """Reads a float that YAML may have without a point."""
-    value = plain.Reader({}, faults=reader.faults).read(hint, value, where)
-    return float(value) if isinstance(value, int) else value
-
-
-def _chips(data: Any, where: str) -> dict[str, Chip]:
-    if not isinstance(data, Mapping) or not data:
-        raise ValueError(f"The chips {where!r} need a mapping from names to constants.")
-    numbers = {hint: functools.partial(_float, hint) for hint in (float, float | None)}
-    reader = plain.Reader({}, special=numbers)
-    found = {
-        str(name): reader.build(
-            Chip, {"name": str(name), **fields} if isinstance(fields, Mapping) else fields, name
-        )
-        for name, fields in data.items()
-    }
-    if reader.faults:
-        raise ValueError(f"The chips {where!r} are not valid: " + "; ".join(reader.faults) + ".")
-    return found

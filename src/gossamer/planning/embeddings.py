@@ -13,10 +13,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Literal
 
-import yaml
-
-from gossamer import plain
 from gossamer.planning.embedding_access import unique_fraction
+from gossamer.planning.yaml_files import check_faults, read_yaml, reader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,16 +130,10 @@ def read_embedding_model(file: str | pathlib.Path) -> EmbeddingModel:
         ValueError: the file cannot be read, or a field is unknown, missing or malformed; all faults
             are named.
     """
-    try:
-        data = yaml.safe_load(pathlib.Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"The embedding model {str(file)!r} cannot be read: {error}") from error
-    floats = {float: _read_float, float | None: _read_float}
-    reader = plain.Reader({}, floats)
-    model = reader.build(EmbeddingModel, data, "model")
-    if reader.faults:
-        faults = "; ".join(reader.faults)
-        raise ValueError(f"The embedding model {str(file)!r} is not valid: {faults}.")
+    data = read_yaml(file, "embedding model")
+    reading = reader()
+    model = reading.build(EmbeddingModel, data, "model")
+    check_faults(reading, f"embedding model {str(file)!r} is")
     return model
 
 
@@ -323,11 +315,3 @@ def check_sharding(table: Table, sharding: Sharding, chips: int) -> None:
 def _hit_share(shards: int, valency: float) -> float:
     """Share of the samples for which one of the shards has a row or more, if rows spread evenly."""
     return 1 - (1 - 1 / shards) ** valency
-
-
-def _read_float(reader: plain.Reader, value: object, where: str) -> float | None:
-    """A number: YAML's whole ones are floats as well."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        reader.faults.append(f"{where} needs a number, got {value!r}")
-        return None
-    return float(value)

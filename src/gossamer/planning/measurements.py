@@ -2,15 +2,12 @@
 
 import dataclasses
 import functools
-import importlib.resources
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 
-from gossamer import plain
 from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import StepConstants
 from gossamer.planning.layouts import AttentionLayout, Layout
@@ -18,6 +15,7 @@ from gossamer.planning.meshes import Mesh
 from gossamer.planning.shapes import ModelShape, Phase, find_shape
 from gossamer.planning.step import step_costs
 from gossamer.planning.stored_weights import Bits
+from gossamer.planning.yaml_files import builtin_yaml, check_faults, read_yaml, reader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,10 +97,7 @@ def read_measurements(file: str | pathlib.Path) -> dict[str, tuple[Measurement, 
     Raises:
         ValueError: the file cannot be read, or is malformed; all faults are named.
     """
-    try:
-        data = yaml.safe_load(pathlib.Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"The measurements {str(file)!r} cannot be read: {error}") from error
+    data = read_yaml(file, "measurements")
     return {name: rows for name, (rows, _) in _tables(data, str(file)).items()}
 
 
@@ -119,8 +114,7 @@ def builtin_measurements(*, fitted: bool | None = None) -> Mapping[str, tuple[Me
 
     Source: Pope et al. 2022, arXiv 2211.05102; its figures are read off vector drawings.
     """
-    file = importlib.resources.files("gossamer.planning") / "measurements.yaml"
-    tables = _tables(yaml.safe_load(file.read_text(encoding="utf-8")), "measurements.yaml")
+    tables = _tables(builtin_yaml("measurements.yaml"), "measurements.yaml")
     return {
         name: rows for name, (rows, in_fit) in tables.items() if fitted is None or in_fit == fitted
     }
@@ -181,28 +175,21 @@ def _seconds_of_batches(group: _Group, chip: Chip, constants: StepConstants) -> 
 def _tables(data: Any, where: str) -> dict[str, tuple[tuple[Measurement, ...], bool]]:
     if not isinstance(data, Mapping) or not data:
         raise ValueError(f"The measurements {where!r} need a mapping from names to tables.")
-    reader = plain.Reader({}, special={float: _number})
+    reading = reader()
     found: dict[str, tuple[tuple[Measurement, ...], bool]] = {}
     for name, table in data.items():
         if not isinstance(table, Mapping) or not isinstance(table.get("rows"), list):
-            reader.faults.append(f"{name} needs a mapping with a list of rows")
+            reading.faults.append(f"{name} needs a mapping with a list of rows")
             continue
         if unknown := set(table) - {"source", "fitted", "shared", "rows"}:
-            reader.faults.append(f"{name} has unknown fields {sorted(unknown)}")
+            reading.faults.append(f"{name} has unknown fields {sorted(unknown)}")
         shared = table.get("shared") or {}
         rows = tuple(
-            reader.build(Measurement, {"table": str(name), **shared, **row}, f"{name}, row {index}")
+            reading.build(
+                Measurement, {"table": str(name), **shared, **row}, f"{name}, row {index}"
+            )
             for index, row in enumerate(table["rows"])
         )
         found[str(name)] = rows, bool(table.get("fitted", True))
-    if reader.faults:
-        raise ValueError(
-            f"The measurements {where!r} are not valid: " + "; ".join(reader.faults) + "."
-        )
+    check_faults(reading, f"measurements {where!r} are")
     return found
-
-
-def _number(reader: plain.Reader, value: Any, where: str) -> float | None:
-    """Reads a float that YAML may have without a point."""
-    value = plain.Reader({}, faults=reader.faults).read(float, value, where)
-    return float(value) if isinstance(value, int) else value

@@ -2,15 +2,12 @@
 
 import dataclasses
 import functools
-import importlib.resources
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import yaml
-
-from gossamer import plain
+from gossamer.planning.yaml_files import builtin_yaml, read_named, read_yaml
 
 Phase: TypeAlias = Literal["prefill", "decode"]
 Kernels: TypeAlias = Mapping[str, tuple[int, int]]
@@ -258,18 +255,13 @@ def read_shapes(file: str | pathlib.Path) -> dict[str, ModelShape]:
         ValueError: the file cannot be read, or a field is unknown, missing or malformed; all faults
             are named.
     """
-    try:
-        data = yaml.safe_load(pathlib.Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"The models {str(file)!r} cannot be read: {error}") from error
-    return _shapes(data, str(file))
+    return read_named(ModelShape, read_yaml(file, "models"), "models", str(file))
 
 
 @functools.cache
 def builtin_shapes() -> Mapping[str, ModelShape]:
     """The models that are known without a file, by name."""
-    file = importlib.resources.files("gossamer.planning") / "shapes.yaml"
-    return _shapes(yaml.safe_load(file.read_text(encoding="utf-8")), "shapes.yaml")
+    return read_named(ModelShape, builtin_yaml("shapes.yaml"), "models", "shapes.yaml")
 
 
 def find_shape(name: str, more: Mapping[str, ModelShape] | None = None) -> ModelShape:
@@ -297,26 +289,3 @@ def find_shape(name: str, more: Mapping[str, ModelShape] | None = None) -> Model
 
 def _elements(kernels: Kernels) -> int:
     return sum(math.prod(kernel) for kernel in kernels.values())
-
-
-def _number(reader: plain.Reader, value: Any, where: str) -> float | None:
-    """Reads a float that YAML may have without a point."""
-    value = plain.Reader({}, faults=reader.faults).read(float | None, value, where)
-    return float(value) if isinstance(value, int) else value
-
-
-def _shapes(data: Any, where: str) -> dict[str, ModelShape]:
-    if not isinstance(data, Mapping) or not data:
-        raise ValueError(f"The models {where!r} need a mapping from names to sizes.")
-    reader = plain.Reader({}, special={float | None: _number})
-    found = {
-        str(name): reader.build(
-            ModelShape,
-            {"name": str(name), **fields} if isinstance(fields, Mapping) else fields,
-            name,
-        )
-        for name, fields in data.items()
-    }
-    if reader.faults:
-        raise ValueError(f"The models {where!r} are not valid: " + "; ".join(reader.faults) + ".")
-    return found
