@@ -11,7 +11,8 @@ from gossamer.cli.generate import Generate
 from gossamer.cli.inspect import Inspect
 
 COMMANDS = [
-    *("compress", "train", "eval", "generate", "inspect", "export", "interplay", "demo", "doctor")
+    *("compress", "eval", "train", "generate", "inspect", "export", "interplay", "plan", "demo"),
+    "doctor",
 ]
 HEAVY = {"jax", "flax", "numpy", "matplotlib", "tokenizers", "gguf"}
 # Starting answers in 0.2 s of processor time; the rest is for machines that do much else.

@@ -142,9 +142,7 @@ def test_all_faults_of_a_file_are_named(tmp_path):
         "tables:\n- {name: a, rows: many, width: 8}\n- {name: b, rows: 5, width: 4, height: 1}\n"
         "features:\n- {table: a, valency: some}\n"
     )
-    with pytest.raises(
-        ValueError, match=r"rows needs int.*unknown field .height.*needs float"
-    ):
+    with pytest.raises(ValueError, match=r"rows needs int.*unknown field .height.*needs float"):
         read_embedding_model(file)
     with pytest.raises(ValueError, match="cannot be read"):
         read_embedding_model(tmp_path / "none.yaml")

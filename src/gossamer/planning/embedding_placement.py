@@ -6,6 +6,7 @@ A step is as slow as its busiest chip, whose seconds are the longer of its memor
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -43,6 +44,13 @@ class Placement:
     chip_gather_seconds: Float64[np.ndarray, " chips"]
     chip_exchange_seconds: Float64[np.ndarray, " chips"]
     cost: EmbeddingCost
+
+    @property
+    def limit(self) -> Literal["memory", "links"]:
+        """What takes longer on the busiest chip."""
+        memory, links = self.chip_gather_seconds, self.chip_exchange_seconds
+        busiest = int(np.maximum(memory, links).argmax())
+        return "memory" if memory[busiest] >= links[busiest] else "links"
 
     @property
     def imbalance(self) -> float:

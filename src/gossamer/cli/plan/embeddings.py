@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tyro
 
 from gossamer.cli.console import Console, WrongUseError, aligned, arguments
@@ -179,13 +178,11 @@ def _step(placement: "Placement", setting: "EmbeddingSetting") -> dict[str, Any]
 
     cost = placement.cost
     memory, links = placement.chip_gather_seconds, placement.chip_exchange_seconds
-    busiest = int(np.maximum(memory, links).argmax())
-    limit = "memory" if memory[busiest] >= links[busiest] else "links"
     seconds, dense = cost.step_seconds, cost.dense_seconds
     return {
         **_cost(cost),
         "samples_per_second": setting.chips * setting.batch / seconds if seconds else math.inf,
-        "limit": "dense" if dense and dense >= cost.sparse_seconds else limit,
+        "limit": "dense" if dense and dense >= cost.sparse_seconds else placement.limit,
         "imbalance": placement.imbalance,
         "rebalancing_gain": rebalancing_gain(cost.sparse_seconds, dense) if dense else None,
         "chip_bytes": {
