@@ -16,7 +16,7 @@ from gossamer.planning import (
     find_shape,
     store_weights,
 )
-from gossamer.planning.layer_time import layer_time
+from gossamer.planning.layer_time import LayerPass
 
 TPU = find_chip("tpu-v4")
 PALM = find_shape("palm-540b-padded")
@@ -77,10 +77,10 @@ def decode_by_hand(sizes, batch, context, weight_bytes, constants):
 
 
 def of_planner(layout, attention, phase, mesh, batch, context, weights, constants):
-    return layer_time(
-        PALM,
-        TPU,
-        mesh,
+    return LayerPass(
+        shape=PALM,
+        chip=TPU,
+        mesh=mesh,
         layout=layout,
         attention=attention,
         phase=phase,
@@ -90,7 +90,7 @@ def of_planner(layout, attention, phase, mesh, batch, context, weights, constant
         stored=store_weights(PALM, weights),
         cache_bytes=2,
         constants=constants,
-    )
+    ).time()
 
 
 @pytest.mark.parametrize("constants", [CALIBRATED, StepConstants(network="axis-by-axis")])
@@ -142,10 +142,10 @@ def test_one_axis_alone_is_a_third_of_the_flat_bandwidth_and_two_are_two_thirds(
     }
     for layout, factor in sizes.values():
         each = {
-            constants.name: layer_time(
-                PALM,
-                TPU,
-                Mesh.of(4, 4, 4),
+            constants.name: LayerPass(
+                shape=PALM,
+                chip=TPU,
+                mesh=Mesh.of(4, 4, 4),
                 layout=layout,
                 attention="heads",
                 phase="prefill",
@@ -155,7 +155,9 @@ def test_one_axis_alone_is_a_third_of_the_flat_bandwidth_and_two_are_two_thirds(
                 stored=dataclasses.replace(store_weights(PALM, "bf16"), block_bytes={"layers": 0}),
                 cache_bytes=2,
                 constants=constants,
-            ).communication_seconds
+            )
+            .time()
+            .communication_seconds
             for constants in (IDEAL, IDEAL_FLAT)
         }
         ideal, flat = (float(seconds) for seconds in each.values())
@@ -193,10 +195,10 @@ def test_no_network_is_faster_than_the_one_above_it(layout, attention, phase, ba
 
 def test_a_chip_alone_does_not_communicate_and_needs_no_links():
     palm = find_shape("palm-8b")
-    alone = layer_time(
-        palm,
-        find_chip("cpu"),
-        Mesh.of(1, 1, 1),
+    alone = LayerPass(
+        shape=palm,
+        chip=find_chip("cpu"),
+        mesh=Mesh.of(1, 1, 1),
         layout="ws-2d",
         attention="batch",
         phase="decode",
@@ -206,7 +208,7 @@ def test_a_chip_alone_does_not_communicate_and_needs_no_links():
         stored=store_weights(palm, "int4"),
         cache_bytes=2,
         constants=CALIBRATED,
-    )
+    ).time()
     assert float(alone.communication_seconds) == 0
     assert float(alone.fixed_seconds) == CALIBRATED.fixed_seconds
 

@@ -129,24 +129,11 @@ class LayerTime:
     fixed_seconds: Count
 
 
-def layer_time(
-    shape: ModelShape,
-    chip: Chip,
-    mesh: Mesh,
-    *,
-    layout: Layout,
-    attention: AttentionLayout,
-    phase: Phase,
-    batch: Count,
-    context: int,
-    tokens: int,
-    stored: StoredWeights,
-    cache_bytes: int,
-    constants: StepConstants,
-) -> LayerTime:
-    """Seconds of one block.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerPass:
+    """One block's forward pass in a layout: all that its seconds depend on.
 
-    Args:
+    Attributes:
         shape: of the model.
         chip: of which the mesh is made.
         mesh: chips.
@@ -160,83 +147,101 @@ def layer_time(
         cache_bytes: of an element of keys and values.
         constants: losses.
     """
-    stack = shape.stack(phase)
-    layer_bytes = stored.block_bytes[stack] / shape.stacks[stack]
-    peak = mesh.chips * chip.bf16_flops * constants.matmul_efficiency
-    elements = sum(map(math.prod, shape.block_kernels(stack).values()))
-    matmul = 2 * elements * batch * tokens * stored.relative_compute(chip) / peak
-    reading = layer_bytes / mesh.chips / chip.memory_bandwidth
-    gathering = _gather_seconds(
-        chip, mesh, layout, gathered_share(shape, mesh, layout, phase) * layer_bytes, constants
-    )
-    attending, looking = _attention_seconds(
-        shape, chip, mesh, layout, attention, phase, batch, context, tokens, cache_bytes, constants
-    )
-    collectives = layer_collectives(
-        shape, mesh, layout, attention, phase=phase, batch=batch, tokens=batch * tokens
-    )
-    moving = sum(_collective_seconds(each, chip, mesh, constants) for each in collectives)
-    fixed = constants.fixed_seconds + constants.hop_seconds * sum(
-        each.rounds * hops(each.axes) * (np.asarray(each.elements) > 0) for each in collectives
-    )
-    hidden = np.maximum(np.maximum(matmul, reading), gathering)
-    return LayerTime(
-        seconds=fixed + hidden + attending + looking + moving,
-        compute_seconds=matmul + attending,
-        memory_seconds=reading + looking,
-        communication_seconds=gathering + moving,
-        fixed_seconds=fixed,
-    )
 
+    shape: ModelShape
+    chip: Chip
+    mesh: Mesh
+    layout: Layout
+    attention: AttentionLayout
+    phase: Phase
+    batch: Count
+    context: int
+    tokens: int
+    stored: StoredWeights
+    cache_bytes: int
+    constants: StepConstants
 
-def _attention_seconds(
-    shape: ModelShape,
-    chip: Chip,
-    mesh: Mesh,
-    layout: Layout,
-    attention: AttentionLayout,
-    phase: Phase,
-    batch: Count,
-    context: int,
-    tokens: int,
-    cache_bytes: int,
-    constants: StepConstants,
-) -> tuple[Count, Count]:
-    """Seconds of scores and mixtures, and of what they read and write in the large memory.
+    def time(self) -> LayerTime:
+        """Seconds of the block, and of its parts."""
+        matmul, reading, gathering = self._weight_seconds()
+        attending, looking = self._attention_seconds()
+        collectives = layer_collectives(
+            self.shape,
+            self.mesh,
+            self.layout,
+            self.attention,
+            phase=self.phase,
+            batch=self.batch,
+            tokens=self.batch * self.tokens,
+        )
+        moving = sum(map(self._collective_seconds, collectives))
+        fixed = self.constants.fixed_seconds + self.constants.hop_seconds * sum(
+            each.rounds * hops(each.axes) * (np.asarray(each.elements) > 0) for each in collectives
+        )
+        hidden = np.maximum(np.maximum(matmul, reading), gathering)
+        return LayerTime(
+            seconds=fixed + hidden + attending + looking + moving,
+            compute_seconds=matmul + attending,
+            memory_seconds=reading + looking,
+            communication_seconds=gathering + moving,
+            fixed_seconds=fixed,
+        )
 
-    Every new token looks at the whole context, as papers count it.
-    """
-    modules = sum(sublayer.attends for sublayer in shape.sublayers(phase))
-    scores = batch * tokens * context * shape.heads / mesh.chips
-    products = 4 * scores * shape.head_dim / (chip.bf16_flops * constants.matmul_efficiency)
-    cached = cache_bytes * cache_elements_per_chip(
-        shape, mesh, layout, attention, batch=batch, context=context
-    )
-    # Where a chip's own memory is not known, attention is taken to be fused.
-    spill = _SCORE_BYTES * scores > (chip.on_chip_bytes or math.inf)
-    moved = cached + constants.score_traffic * scores * spill
-    return modules * products, modules * moved / chip.memory_bandwidth
+    @property
+    def _peak(self) -> float:
+        return self.chip.bf16_flops * self.constants.matmul_efficiency
 
+    def _weight_seconds(self) -> tuple[Count, float, float]:
+        """Seconds of products with weights, of reading them, and until they have come."""
+        stack = self.shape.stack(self.phase)
+        nbytes = self.stored.block_bytes[stack] / self.shape.stacks[stack]
+        elements = sum(map(math.prod, self.shape.block_kernels(stack).values()))
+        flops = 2 * elements * self.batch * self.tokens * self.stored.relative_compute(self.chip)
+        share = gathered_share(self.shape, self.mesh, self.layout, self.phase)
+        return (
+            flops / (self.mesh.chips * self._peak),
+            nbytes / self.mesh.chips / self.chip.memory_bandwidth,
+            self._gather_seconds(share * nbytes),
+        )
 
-def _gather_seconds(
-    chip: Chip, mesh: Mesh, layout: Layout, gathered_bytes: float, constants: StepConstants
-) -> float:
-    """Seconds until a layer's weights have come."""
-    axes = gathered_axes(layout, mesh)
-    chips = chips_along(axes)
-    if chips == 1:
-        return 0.0
-    if constants.gather_links is None or not chip.torus_axes:
-        return gathered_bytes * seconds_per_byte("all-gather", axes, chip, mesh, constants)
-    bandwidth = constants.gather_links * _link_bandwidth(chip) * constants.link_efficiency
-    return gathered_bytes / bandwidth * (chips - 1) / chips
+    def _attention_seconds(self) -> tuple[Count, Count]:
+        """Seconds of scores and mixtures, and of what they read and write in the large memory.
 
+        Every new token looks at the whole context, as papers count it.
+        """
+        modules = sum(sublayer.attends for sublayer in self.shape.sublayers(self.phase))
+        scores = self.batch * self.tokens * self.context * self.shape.heads / self.mesh.chips
+        products = 4 * scores * self.shape.head_dim / self._peak
+        cached = self.cache_bytes * cache_elements_per_chip(
+            self.shape,
+            self.mesh,
+            self.layout,
+            self.attention,
+            batch=self.batch,
+            context=self.context,
+        )
+        # Where a chip's own memory is not known, attention is taken to be fused.
+        spill = _SCORE_BYTES * scores > (self.chip.on_chip_bytes or math.inf)
+        moved = cached + self.constants.score_traffic * scores * spill
+        return modules * products, modules * moved / self.chip.memory_bandwidth
 
-def _collective_seconds(
-    collective: Collective, chip: Chip, mesh: Mesh, constants: StepConstants
-) -> Count:
-    per_byte = seconds_per_byte(collective.kind, collective.axes, chip, mesh, constants)
-    return ACTIVATION_BYTES * collective.elements * collective.rounds * per_byte
+    def _gather_seconds(self, gathered_bytes: float) -> float:
+        """Seconds until a layer's weights have come."""
+        axes = gathered_axes(self.layout, self.mesh)
+        chips, constants = chips_along(axes), self.constants
+        if chips == 1:
+            return 0.0
+        if constants.gather_links is None or not self.chip.torus_axes:
+            each = seconds_per_byte("all-gather", axes, self.chip, self.mesh, constants)
+            return gathered_bytes * each
+        links = constants.gather_links * _link_bandwidth(self.chip)
+        return gathered_bytes / (links * constants.link_efficiency) * (chips - 1) / chips
+
+    def _collective_seconds(self, collective: Collective) -> Count:
+        per_byte = seconds_per_byte(
+            collective.kind, collective.axes, self.chip, self.mesh, self.constants
+        )
+        return ACTIVATION_BYTES * collective.elements * collective.rounds * per_byte
 
 
 @functools.lru_cache(maxsize=65536)

@@ -7,7 +7,9 @@ used.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -178,17 +180,10 @@ def check_fits(
     Raises:
         ValueError: it says by how much, and what would fit.
     """
-    use = memory_use(
-        shape,
-        mesh,
-        layout,
-        attention,
-        batch=batch,
-        context=context,
-        tokens=tokens,
-        weights=weights,
-        cache=cache,
+    needed = functools.partial(
+        memory_use, shape, mesh, layout, attention, context=context, weights=weights, cache=cache
     )
+    use = needed(batch=batch, tokens=tokens)
     if use.nbytes <= chip.memory_bytes:
         return
     parts = ", ".join(
@@ -198,40 +193,29 @@ def check_fits(
     raise ValueError(
         f"{shape.name} on {mesh.chips} {chip.name} needs {use.nbytes / 2**30:.1f} GiB of each "
         f"({parts}), {(use.nbytes - chip.memory_bytes) / 2**30:.1f} GiB more than it has. "
-        + _what_fits(shape, chip, mesh, layout, attention, use, cache, batch, context, tokens)
+        + _what_fits(needed, chip, mesh, attention, batch, context, tokens)
     )
 
 
 def _what_fits(
-    shape: ModelShape,
+    needed: Callable[..., MemoryUse],
     chip: Chip,
     mesh: Mesh,
-    layout: Layout,
     attention: AttentionLayout,
-    use: MemoryUse,
-    cache: CacheFormat,
     batch: int,
     context: int,
     tokens: int,
 ) -> str:
+    use = needed(batch=batch, tokens=tokens)
     left = chip.memory_bytes - float(use.weights)
     if left <= 0:
         chips = math.floor(float(use.weights) * mesh.chips / chip.memory_bytes) + 1
         return f"The weights alone need {chips} chips or more; narrower weights need fewer."
     ways = []
     fewer = np.arange(1, batch)
-    beside = memory_use(
-        shape,
-        mesh,
-        layout,
-        attention,
-        batch=fewer,
-        context=context,
-        tokens=tokens / batch * fewer,
-        cache=cache,
-    )
+    beside = needed(batch=fewer, tokens=tokens / batch * fewer)
     # A smaller batch may be divided over fewer chips, so that each has to be looked at.
-    if (fitting := fewer[beside.cache + beside.activations <= left]).size:
+    if (fitting := fewer[beside.nbytes <= chip.memory_bytes]).size:
         ways.append(f"a batch of {fitting.max()}")
     for_cache = left - float(use.activations)
     if use.cache and (shorter := int(context * for_cache / float(use.cache))) > 0:

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 
 from gossamer.planning.chips import Chip
-from gossamer.planning.layer_time import CALIBRATED, LayerTime, StepConstants, layer_time
+from gossamer.planning.layer_time import CALIBRATED, LayerPass, LayerTime, StepConstants
 from gossamer.planning.layouts import (
     AttentionLayout,
     Count,
@@ -180,10 +180,10 @@ def step_costs(
     """
     new = _new_tokens(phase, context, tokens)
     stored = store_weights(shape, weights)
-    layer = layer_time(
-        shape,
-        chip,
-        mesh,
+    layer = LayerPass(
+        shape=shape,
+        chip=chip,
+        mesh=mesh,
         layout=layout,
         attention=attention,
         phase=phase,
@@ -193,7 +193,7 @@ def step_costs(
         stored=stored,
         cache_bytes=CACHE_BYTES[cache],
         constants=constants,
-    )
+    ).time()
     layers = shape.stacks[shape.stack(phase)]
     end = (
         _end_time(shape, chip, mesh, batch, stored.output_bytes, constants) if ends else (0.0, 0.0)
