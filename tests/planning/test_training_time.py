@@ -14,16 +14,18 @@ from gossamer.planning import (
     find_shape,
     parse_partition,
     partitions_of,
-    store_weights,
     training_step,
 )
+from gossamer.planning.batches import one_of
+from gossamer.planning.training_job import TrainingJob
 from gossamer.planning.training_memory import microbatch_counts, weights_per_chip
 from gossamer.planning.training_partition import factor_axes
-from gossamer.planning.training_time import one_step, training_steps
+from gossamer.planning.training_time import training_steps
 from gossamer.recipe import Recipe
 
 TPU, V5E = find_chip("tpu-v4"), find_chip("tpu-v5e")
 GPT = find_shape("gpt-3-175b")
+JOB = TrainingJob(shape=GPT, chip=TPU, batch=1536, sequence=2048, constants=IDEAL)
 
 # A case that is counted by hand. A block has 4 x 16 x 16 + 2 x 16 x 64 = 3072 weights, of which the
 # last product has 1024. Links of 1 kB/s, two of them on a ring; a peak of 1 MFLOP/s.
@@ -152,18 +154,19 @@ def test_a_better_chip_is_never_slower(partition, constant, times, rematerialize
         [axes] = factor_axes(partition, mesh)[:1]
         return np.asarray(
             training_steps(
-                GPT,
-                chip,
+                TrainingJob(
+                    shape=GPT,
+                    chip=chip,
+                    batch=6144,
+                    sequence=2048,
+                    overlap=overlap,
+                    constants=IDEAL,
+                ),
                 mesh,
                 axes,
                 partition,
-                batch=6144,
-                sequence=2048,
-                microbatches=microbatch_counts(partition, 6144),
-                rematerialize=rematerialize,
-                overlap=overlap,
-                stored=store_weights(GPT, "bf16"),
-                constants=IDEAL,
+                microbatch_counts(partition, 6144),
+                rematerialize,
             ).seconds
         )
 
@@ -171,24 +174,11 @@ def test_a_better_chip_is_never_slower(partition, constant, times, rematerialize
     assert (seconds(better) <= seconds(TPU) * (1 + 1e-12)).all()
 
 
-def test_many_microbatches_at_once_are_each_one_step():
+def test_many_microbatches_at_once_are_each_one_of():
     partition, mesh = parse_partition("16,4,1,8"), Mesh.of(4, 8, 16)
     [axes] = factor_axes(partition, mesh)
     counts = np.array([192, 384])
-    many = training_steps(
-        GPT,
-        TPU,
-        mesh,
-        axes,
-        partition,
-        batch=1536,
-        sequence=2048,
-        microbatches=counts,
-        rematerialize=True,
-        overlap=True,
-        stored=store_weights(GPT, "bf16"),
-        constants=IDEAL,
-    )
+    many = training_steps(JOB, mesh, axes, partition, counts, True)
     for index, count in enumerate(counts.tolist()):
         one = training_step(
             GPT,
@@ -200,7 +190,7 @@ def test_many_microbatches_at_once_are_each_one_step():
             microbatches=count,
             constants=IDEAL,
         )
-        assert one_step(many, index) == one
+        assert one_of(many, index) == one
 
 
 @pytest.mark.parametrize(

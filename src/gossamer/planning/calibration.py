@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import CALIBRATED, StepConstants
@@ -110,6 +109,8 @@ def fit_constants(
     Raises:
         ValueError: there are fewer measurements than constants.
     """
+    from scipy.optimize import least_squares  # here: it would slow every start of the planner
+
     rows = [each for table in tables.values() for each in table]
     if len(rows) < len(_FITTED):
         raise ValueError(

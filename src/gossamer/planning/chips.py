@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Mapping
 
+from gossamer.planning.names import find_known
 from gossamer.planning.yaml_files import builtin_yaml, read_named, read_yaml
 
 
@@ -76,13 +77,18 @@ class Chip:
         """FLOPs a byte of memory above which bf16 products are bound by the peak."""
         return self.bf16_flops / self.memory_bandwidth
 
+    @property
+    def links_bandwidth(self) -> float:
+        """Bytes a second that leave a chip over all its links; 0 where none are known."""
+        return self.links * (self.link_bandwidth or 0.0)
+
     def check_linked(self, chips: int) -> None:
         """Raises where so many chips are not joined by links of their own.
 
         Raises:
             ValueError: they are too many, or no links are known; it says what would do.
         """
-        if chips > 1 and (self.link_bandwidth is None or not self.links):
+        if chips > 1 and not self.links_bandwidth:
             raise ValueError(
                 f"No links of {self.name} are known, so that one chip is all there can be; give "
                 "link_bandwidth and links in a YAML file of chips."
@@ -125,9 +131,4 @@ def find_chip(name: str, more: Mapping[str, Chip] | None = None) -> Chip:
         229
     """
     known = {**builtin_chips(), **(more or {})}
-    if name not in known:
-        raise ValueError(
-            f"There is no chip {name!r}; known are {', '.join(sorted(known))}. Others are "
-            "described in a YAML file."
-        )
-    return known[name]
+    return find_known("chip", name, known, "Others are described in a YAML file.")

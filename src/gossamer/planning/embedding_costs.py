@@ -75,7 +75,7 @@ class EmbeddingSetting:
         if self.chips == 1:
             return 0.0
         if not self.chip.torus_axes:
-            return 1 / (self.chip.links * self._link_bandwidth)
+            return 1 / self.chip.links_bandwidth
         load = _torus_load(self.axes) if self.link_load is None else self.link_load
         return load / (self.chips - 1) / self._link_bandwidth
 
@@ -94,7 +94,7 @@ class EmbeddingSetting:
         bandwidth = self._link_bandwidth
         if not self.chip.torus_axes:
             away = (self.chips - 1) / self.chips
-            return 2 * away * reduced_bytes / (self.chip.links * bandwidth)
+            return 2 * away * reduced_bytes / self.chip.links_bandwidth
         axes = [Axis(size, wrapped=self.wrapped) for size in self.axes]
         return float(all_reduce_seconds(reduced_bytes, axes, link_bandwidth=bandwidth))
 

@@ -7,6 +7,8 @@ separate inputs: published figures differ in which of them they include.
 import dataclasses
 from collections.abc import Mapping
 
+from gossamer.planning.names import find_known
+
 _JOULES_PER_KWH = 3.6e6
 
 
@@ -94,12 +96,8 @@ def find_site(name: str) -> Site:
         >>> find_site("google-oklahoma").pue
         1.1
     """
-    if name not in SITES:
-        raise ValueError(
-            f"There is no site {name!r}; known are {', '.join(sorted(SITES))}. Others are given by "
-            "their PUE and grams of CO2e per kilowatt-hour."
-        )
-    return SITES[name]
+    others = "Others are given by their PUE and grams of CO2e per kilowatt-hour."
+    return find_known("site", name, SITES, others)
 
 
 def footprint(chip_seconds: float, *, watts: float, site: Site) -> Footprint:

@@ -86,7 +86,7 @@ class StepConstants:
         for name in ("matmul_efficiency", "link_efficiency"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} needs to be above 0 and at most 1, got {self!r}.")
-        check_known("networks", self.network, get_args(Network))
+        check_known("network", self.network, get_args(Network))
         if self.gather_links is not None and self.gather_links <= 0:
             raise ValueError(f"gather_links needs to be above 0, got {self.gather_links}.")
 
@@ -211,7 +211,7 @@ class LayerPass:
         """
         modules = sum(sublayer.attends for sublayer in self.shape.sublayers(self.phase))
         scores = self.batch * self.tokens * self.context * self.shape.heads / self.mesh.chips
-        products = 4 * scores * self.shape.head_dim / self._peak
+        products, spilling = score_seconds(scores, self.shape.head_dim, self.chip, self.constants)
         cached = self.cache_bytes * cache_elements_per_chip(
             self.shape,
             self.mesh,
@@ -220,10 +220,8 @@ class LayerPass:
             batch=self.batch,
             context=self.context,
         )
-        # Where a chip's own memory is not known, attention is taken to be fused.
-        spill = _SCORE_BYTES * scores > (self.chip.on_chip_bytes or math.inf)
-        moved = cached + self.constants.score_traffic * scores * spill
-        return modules * products, modules * moved / self.chip.memory_bandwidth
+        looking = cached / self.chip.memory_bandwidth + spilling
+        return modules * products, modules * looking
 
     def _gather_seconds(self, gathered_bytes: float) -> float:
         """Seconds until a layer's weights have come."""
@@ -244,16 +242,44 @@ class LayerPass:
         return ACTIVATION_BYTES * collective.elements * collective.rounds * per_byte
 
 
+def score_seconds(
+    scores: Count, head_dim: int, chip: Chip, constants: StepConstants
+) -> tuple[Count, Count]:
+    """Seconds of attention's products, and of what scores move to and from the large memory.
+
+    Args:
+        scores: of a chip, of all its heads and sequences together.
+        head_dim: Q.
+        chip: where a chip's own memory is not known, attention is taken to be fused.
+        constants: losses.
+    """
+    products = 4 * scores * head_dim / (chip.bf16_flops * constants.matmul_efficiency)
+    spill = _SCORE_BYTES * scores > (chip.on_chip_bytes or math.inf)
+    return products, constants.score_traffic * scores * spill / chip.memory_bandwidth
+
+
+def seconds_per_byte(
+    kind: str, axes: tuple[Axis, ...], chip: Chip, mesh: Mesh, constants: StepConstants
+) -> float:
+    """Seconds of a byte that a collective leaves on a chip, or takes from it, in one round."""
+    if mesh.chips == 1:
+        return 0.0
+    if constants.network == "flat" or not chip.torus_axes:
+        # Switches give every pair of chips all links of both.
+        chips = chips_along(axes)
+        seconds = (chips - 1) / chips / chip.links_bandwidth
+    else:
+        seconds = _torus_seconds_per_byte(kind, axes, constants.network, _link_bandwidth(chip))
+    return seconds / constants.link_efficiency
+
+
 @functools.lru_cache(maxsize=65536)
-def _seconds_per_byte_of(
-    kind: str, axes: tuple[Axis, ...], network: Network, link_bandwidth: float, links: int
+def _torus_seconds_per_byte(
+    kind: str, axes: tuple[Axis, ...], network: Network, link_bandwidth: float
 ) -> float:
     axes = tuple(axis for axis in axes if axis.size > 1)
-    chips = chips_along(axes)
-    if chips == 1:
+    if not axes:
         return 0.0
-    if network == "flat":
-        return (chips - 1) / chips / (links * link_bandwidth)
     if kind == "all-to-all":
         return float(all_to_all_seconds(1.0, axes, link_bandwidth=link_bandwidth))
     if network == "axes-together":
@@ -264,18 +290,6 @@ def _seconds_per_byte_of(
         seconds += float(all_gather_seconds(share, (axis,), link_bandwidth=link_bandwidth))
         share /= axis.size
     return seconds
-
-
-def seconds_per_byte(
-    kind: str, axes: tuple[Axis, ...], chip: Chip, mesh: Mesh, constants: StepConstants
-) -> float:
-    """Seconds of a byte that a collective leaves on a chip, or takes from it, in one round."""
-    if mesh.chips == 1:
-        return 0.0
-    # Switches give every pair of chips all links of both.
-    network = constants.network if chip.torus_axes else "flat"
-    seconds = _seconds_per_byte_of(kind, axes, network, _link_bandwidth(chip), chip.links)
-    return seconds / constants.link_efficiency
 
 
 def _link_bandwidth(chip: Chip) -> float:

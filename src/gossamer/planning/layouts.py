@@ -170,8 +170,8 @@ def check_divides(
     Raises:
         ValueError: a layout is unknown, or a size does not divide; it says what would.
     """
-    check_known("layouts", layout, LAYOUTS)
-    check_known("layouts of attention", attention, ATTENTION_LAYOUTS)
+    check_known("layout", layout, LAYOUTS)
+    check_known("layout of attention", attention, ATTENTION_LAYOUTS)
     over = f"{layout} on a mesh {mesh} divides"
     stored = mesh.chips if layout == "ws-1d" else chips_along((mesh.y, mesh.z))
     stationary = layout in ("ws-1d", "ws-2d")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gossamer.planning.batches import one_of
 from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import CALIBRATED, StepConstants
 from gossamer.planning.layouts import (
@@ -198,9 +199,6 @@ class _Group:
         return np.broadcast_to(getattr(self.costs, name), self.batches.shape)
 
     def plan(self, index: int) -> ServePlan:
-        cost = {
-            each.name: self.field(each.name)[index].item() for each in dataclasses.fields(StepCost)
-        }
         return ServePlan(
             mesh=self.mesh,
             layout=self.layout,
@@ -208,7 +206,7 @@ class _Group:
             batch=int(self.batches[index]),
             weights=self.weights,
             cache=self.cache,
-            cost=StepCost(**cost),
+            cost=one_of(self.costs, index),
         )
 
 
@@ -281,8 +279,8 @@ def _check(
             f"A search needs a context and batches of 1 or more, got {context} and {list(batches)}."
         )
     for cache in caches:
-        check_known("formats of the cache", cache, CACHE_BYTES)
+        check_known("format of the cache", cache, CACHE_BYTES)
     for layout in layouts:
-        check_known("layouts", layout, LAYOUTS)
+        check_known("layout", layout, LAYOUTS)
     if max_seconds is not None and max_seconds <= 0:
         raise ValueError(f"max_seconds needs to be above 0, got {max_seconds}.")

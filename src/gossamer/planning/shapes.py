@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+from gossamer.planning.names import find_known
 from gossamer.planning.yaml_files import builtin_yaml, read_named, read_yaml
 
 Phase: TypeAlias = Literal["prefill", "decode"]
@@ -279,12 +280,8 @@ def find_shape(name: str, more: Mapping[str, ModelShape] | None = None) -> Model
         540.35...
     """
     known = {**builtin_shapes(), **(more or {})}
-    if name not in known:
-        raise ValueError(
-            f"There is no model {name!r}; known are {', '.join(sorted(known))}. Others are "
-            "described in a YAML file, or read off a model's folder."
-        )
-    return known[name]
+    others = "Others are described in a YAML file, or read off a model's folder."
+    return find_known("model", name, known, others)
 
 
 def _elements(kernels: Kernels) -> int:

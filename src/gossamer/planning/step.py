@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 
+from gossamer.planning.batches import one_of
 from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import CALIBRATED, LayerPass, LayerTime, StepConstants
 from gossamer.planning.layouts import (
@@ -108,14 +109,7 @@ def step_cost(
         91 ms, 35%
     """
     new = _new_tokens(phase, context, tokens)
-    for name, size in (("batch", batch), ("context", context), ("tokens", new)):
-        if size < 1:
-            raise ValueError(f"{name} of a step needs 1 or more, got {size}.")
-    if new > context:
-        raise ValueError(f"{new} new tokens are more than the whole context of {context}.")
-    check_known("formats of the cache", cache, CACHE_BYTES)
-    if phase == "decode" and not shape.generates:
-        raise ValueError(f"{shape.name} generates no tokens: its only phase is prefill.")
+    _check_pass(shape, phase, batch, context, new, cache)
     if pad_heads:
         shape = with_padded_heads(shape, mesh, layout)
     chip.check_linked(mesh.chips)
@@ -147,15 +141,7 @@ def step_cost(
         constants=constants,
         ends=ends,
     )
-    fields = {
-        field.name: getattr(costs, field.name)
-        for field in dataclasses.fields(StepCost)
-        if field.name != "heads"
-    }
-    return StepCost(
-        heads=costs.heads,
-        **{name: np.asarray(value).ravel()[0].item() for name, value in fields.items()},
-    )
+    return one_of(costs, 0)
 
 
 def step_costs(
@@ -240,8 +226,21 @@ def model_flops_utilization(
     return 2 * shape.counted_parameters * tokens / (chips * chip.bf16_flops * seconds)
 
 
+def _check_pass(
+    shape: ModelShape, phase: Phase, batch: int, context: int, new: int, cache: CacheFormat
+) -> None:
+    for name, size in (("batch", batch), ("context", context), ("tokens", new)):
+        if size < 1:
+            raise ValueError(f"{name} of a step needs 1 or more, got {size}.")
+    if new > context:
+        raise ValueError(f"{new} new tokens are more than the whole context of {context}.")
+    check_known("format of the cache", cache, CACHE_BYTES)
+    if phase == "decode" and not shape.generates:
+        raise ValueError(f"{shape.name} generates no tokens: its only phase is prefill.")
+
+
 def _new_tokens(phase: Phase, context: int, tokens: int | None) -> int:
-    check_known("phases", phase, get_args(Phase))
+    check_known("phase", phase, get_args(Phase))
     if tokens is not None:
         return tokens
     return context if phase == "prefill" else 1

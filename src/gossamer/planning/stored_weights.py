@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from gossamer.packing import stored_bytes, why_dense
@@ -24,40 +26,32 @@ _LANES = 16  # outputs of a tile, as packed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredWeights:
-    """Bytes of a model's weights, and what its products are made of.
+    """Bytes of a model's weights, and the rules that its products are made by.
 
     Attributes:
         name: of the recipe, or the bits.
         block_bytes: of all blocks of each stack, by the stack's path.
         end_bytes: of embedding, output and the like.
         output_bytes: of the one that gives scores.
-        integer: the fraction of block weights whose inputs are int8 too.
-        sparse: the fraction that is 2:4, or sparser so that it is 2:4 as well.
-        both: the fraction that is both.
+        shares: of the blocks' weights, by their rule; those of None are floats.
     """
 
     name: str
     block_bytes: dict[str, int]
     end_bytes: int
     output_bytes: int
-    integer: float = 0.0
-    sparse: float = 0.0
-    both: float = 0.0
+    shares: Mapping[Rule | None, float]
 
     @property
     def nbytes(self) -> int:
         """Of all."""
         return sum(self.block_bytes.values()) + self.end_bytes
 
-    def relative_compute(self, chip: Chip) -> float:
-        """Seconds of the products with block weights, relative to bf16 at its peak."""
-        faster = (chip.int8_ops or chip.bf16_flops) / chip.bf16_flops
-        plain = 1 - self.integer - self.sparse + self.both
-        return (
-            plain
-            + (self.integer - self.both) / faster
-            + (self.sparse - self.both) / chip.sparse_speedup
-            + self.both / (faster * chip.sparse_speedup)
+    def relative_compute(self, chip: Chip, *, skip_zeros: bool = True) -> float:
+        """Seconds of the products with block weights; see `relative_compute` of a rule."""
+        return sum(
+            share * relative_compute(rule, chip, skip_zeros=skip_zeros)
+            for rule, share in self.shares.items()
         )
 
 
@@ -94,18 +88,12 @@ def store_weights(shape: ModelShape, weights: Weights) -> StoredWeights:
         stack: sum(size for path, size in sizes.items() if path.startswith(f"{stack}."))
         for stack in shape.stacks
     }
-    integer, sparse = (
-        {path for path in shape.kernels if test(rules.get(path))}
-        for test in (_is_integer, _is_sparse)
-    )
     return StoredWeights(
         name=weights.name,
         block_bytes=blocks,
         end_bytes=sum(sizes[path] for path in shape.end_kernels),
         output_bytes=sizes[shape.output_path],
-        integer=_share(shape, integer),
-        sparse=_share(shape, sparse),
-        both=_share(shape, integer & sparse),
+        shares=_shares(shape, rules),
     )
 
 
@@ -133,11 +121,16 @@ def kernel_bytes(kernel: tuple[int, int], rule: Rule | None) -> int:
     return stored - (_FLOAT32_BYTES - _BF16_BYTES) * kept
 
 
-def relative_compute(rule: Rule | None, chip: Chip) -> float:
+def relative_compute(rule: Rule | None, chip: Chip, *, skip_zeros: bool = True) -> float:
     """Seconds of a product with a kernel, relative to bf16 at its peak.
 
     Less than 1 where the chip multiplies int8 faster and a rule makes activations integers too, or
     where it leaves out the zeros of 2:4.
+
+    Args:
+        rule: of the kernel.
+        chip: that multiplies.
+        skip_zeros: whether it leaves them out if it can.
 
     Example:
         >>> from gossamer.planning import find_chip
@@ -148,7 +141,7 @@ def relative_compute(rule: Rule | None, chip: Chip) -> float:
     seconds = 1.0
     if _is_integer(rule):
         seconds *= chip.bf16_flops / (chip.int8_ops or chip.bf16_flops)
-    if _is_sparse(rule):
+    if skip_zeros and _is_sparse(rule):
         seconds /= chip.sparse_speedup
     return seconds
 
@@ -161,7 +154,7 @@ def _kernel_bytes(path: str, kernel: tuple[int, int], rule: Rule | None) -> int:
 
 
 def _of_bits(shape: ModelShape, bits: Bits) -> StoredWeights:
-    check_known("bits of weights", bits, BITS)
+    check_known("number of bits of weights", bits, BITS)
     blocks = {
         stack: layers * sum(map(math.prod, shape.block_kernels(stack).values())) * BITS[bits] // 8
         for stack, layers in shape.stacks.items()
@@ -172,6 +165,7 @@ def _of_bits(shape: ModelShape, bits: Bits) -> StoredWeights:
         block_bytes=blocks,
         end_bytes=_BF16_BYTES * sum(map(math.prod, ends.values())),
         output_bytes=_BF16_BYTES * math.prod(ends[shape.output_path]),
+        shares={None: 1.0},
     )
 
 
@@ -188,8 +182,9 @@ def _is_sparse(rule: Rule | None) -> bool:
     return 4 * n <= 2 * m if 4 % m == 0 else m % 4 == 0 and n <= 2
 
 
-def _share(shape: ModelShape, paths: set[str]) -> float:
-    blocks = {path: math.prod(kernel) for path, kernel in shape.kernels.items()}
-    for path in shape.end_kernels:
-        del blocks[path]
-    return sum(size for path, size in blocks.items() if path in paths) / sum(blocks.values())
+def _shares(shape: ModelShape, rules: Mapping[str, Rule]) -> dict[Rule | None, float]:
+    weights: Counter[Rule | None] = Counter()
+    for path, kernel in shape.kernels.items():
+        if path not in shape.end_kernels:
+            weights[rules.get(path)] += math.prod(kernel)
+    return {rule: count / weights.total() for rule, count in weights.items()}

@@ -4,23 +4,21 @@ Products, gathered weights and collectives of activations; see `gossamer.plannin
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
-from gossamer.planning.chips import Chip
-from gossamer.planning.layer_time import StepConstants, hops, seconds_per_byte
+from gossamer.planning.layer_time import hops, score_seconds, seconds_per_byte
 from gossamer.planning.layouts import Count
 from gossamer.planning.meshes import Mesh
 from gossamer.planning.partition_memory import ACTIVATION_BYTES
 from gossamer.planning.shapes import ModelShape
-from gossamer.planning.stored_weights import StoredWeights
+from gossamer.planning.stored_weights import store_weights
+from gossamer.planning.training_job import TrainingJob
 from gossamer.planning.training_memory import WEIGHT_BYTES, layer_weights
 from gossamer.planning.training_partition import FactorAxes, TrainingPartition
 
 BACKWARD = 2
 """Products of the backward pass for each of the forward pass."""
-_SCORE_BYTES = 4  # of a score while it is on the chip: float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,38 +84,29 @@ def activation_rounds(
 
 
 def block_passes(
-    shape: ModelShape,
-    chip: Chip,
+    job: TrainingJob,
     mesh: Mesh,
     axes: FactorAxes,
     partition: TrainingPartition,
     tokens: Count,
-    sequence: int,
     rematerialize: bool,
-    overlap: bool,
-    stored: StoredWeights,
-    constants: StepConstants,
 ) -> tuple[BlockPass, BlockPass]:
     """A block's forward and backward pass.
 
     Args:
-        shape: of the model.
-        chip: of which the slice is made.
+        job: whose blocks they are.
         mesh: the slice.
         axes: on which the partition lies.
         partition: of the slice's chips.
         tokens: of a microbatch in each part of data and model1; may be an array.
-        sequence: tokens of a sequence.
         rematerialize: whether the block is computed again for its backward pass.
-        overlap: whether weights are gathered while products go on.
-        stored: what the forward pass multiplies by.
-        constants: losses.
     """
-    peak = chip.bf16_flops * constants.matmul_efficiency
+    shape, chip, constants = job.shape, job.chip, job.constants
     held = layer_weights(shape, partition.model2)
-    products = 2 * tokens * held / peak
+    products = 2 * tokens * held / (chip.bf16_flops * constants.matmul_efficiency)
     # Zeros are multiplied like other weights while they are trained.
-    forward = products * dataclasses.replace(stored, sparse=0.0, both=0.0).relative_compute(chip)
+    stored = store_weights(shape, job.weights)
+    forward = products * stored.relative_compute(chip, skip_zeros=False)
     last = shape.sublayers("prefill")[-1].out_width * shape.d_model / partition.model2
     again = forward * (1 - last / held) if rematerialize else 0.0
     reading = WEIGHT_BYTES * held / chip.memory_bandwidth
@@ -125,7 +114,12 @@ def block_passes(
     if partition.weights == 2:
         per_byte = seconds_per_byte("all-gather", axes.model1, chip, mesh, constants)
         gathering = WEIGHT_BYTES * held * per_byte
-    attending, looking = _attention_seconds(shape, chip, partition, tokens, sequence, constants)
+    modules = sum(sublayer.attends for sublayer in shape.sublayers("prefill"))
+    # Every token looks at the whole sequence, as in `layer_time`.
+    scores = tokens * job.sequence * shape.heads / partition.model2
+    attending, looking = (
+        modules * seconds for seconds in score_seconds(scores, shape.head_dim, chip, constants)
+    )
     round_bytes = ACTIVATION_BYTES * tokens * shape.d_model
     moving = round_bytes * seconds_per_byte("all-gather", axes.model2, chip, mesh, constants)
     hopping = constants.hop_seconds * hops(axes.model2)
@@ -140,7 +134,7 @@ def block_passes(
             looking=looking,
             moving=rounds[0] * moving,
             fixed=constants.fixed_seconds + rounds[0] * hopping,
-            overlap=overlap,
+            overlap=job.overlap,
         ),
         BlockPass(
             products=again + BACKWARD * products,
@@ -150,26 +144,6 @@ def block_passes(
             looking=passes * looking,
             moving=rounds[1] * moving,
             fixed=passes * constants.fixed_seconds + rounds[1] * hopping,
-            overlap=overlap,
+            overlap=job.overlap,
         ),
     )
-
-
-def _attention_seconds(
-    shape: ModelShape,
-    chip: Chip,
-    partition: TrainingPartition,
-    tokens: Count,
-    sequence: int,
-    constants: StepConstants,
-) -> tuple[Count, Count]:
-    """Seconds of scores and mixtures forward, and of what they move to and from the large memory.
-
-    Every token looks at the whole sequence, as in `layer_time`.
-    """
-    modules = sum(sublayer.attends for sublayer in shape.sublayers("prefill"))
-    scores = tokens * sequence * shape.heads / partition.model2
-    products = 4 * scores * shape.head_dim / (chip.bf16_flops * constants.matmul_efficiency)
-    spill = _SCORE_BYTES * scores > (chip.on_chip_bytes or math.inf)
-    moved = constants.score_traffic * scores * spill
-    return modules * products, modules * moved / chip.memory_bandwidth

@@ -12,12 +12,14 @@ from typing import NoReturn, get_args
 
 import numpy as np
 
+from gossamer.planning.batches import one_of
 from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import CALIBRATED, StepConstants
 from gossamer.planning.meshes import Mesh
 from gossamer.planning.shapes import ModelShape
 from gossamer.planning.slices import slices_of
-from gossamer.planning.stored_weights import StoredWeights, Weights, store_weights
+from gossamer.planning.stored_weights import Weights
+from gossamer.planning.training_job import TrainingJob
 from gossamer.planning.training_memory import check_training_fits, microbatch_counts
 from gossamer.planning.training_partition import (
     FACTORS,
@@ -27,12 +29,7 @@ from gossamer.planning.training_partition import (
     check_partition,
     factor_axes,
 )
-from gossamer.planning.training_time import (
-    TrainingStep,
-    check_trainable,
-    one_step,
-    training_steps,
-)
+from gossamer.planning.training_time import TrainingStep, training_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +106,18 @@ def search_training(
         4x4x32 [1,1,128,4] 1D/2D 45%
         8x8x8 [1,1,512,1] 1D/2D 45%
     """
-    check_trainable(shape, chip, batch, sequence)
+    job = TrainingJob(
+        shape=shape,
+        chip=chip,
+        batch=batch,
+        sequence=sequence,
+        overlap=overlap,
+        weights=weights,
+        constants=constants,
+    )
     if not meshes:
         raise ValueError("A search needs slices to choose from, and there are none.")
     chip.check_linked(max(mesh.chips for mesh in meshes))
-    stored = store_weights(shape, weights)
     found: list[TrainingPlan] = []
     nearest: list[TrainingPlan] = []
     left_out: Counter[str] = Counter()
@@ -126,9 +130,7 @@ def search_training(
                 left_out["does not divide"] += 1
                 considered += 1
                 continue
-            candidates = _candidates(
-                shape, chip, mesh, partition, batch, sequence, overlap, stored, constants
-            )
+            candidates = _candidates(job, mesh, partition)
             considered += sum(each.counts.size for each in candidates)
             best = _fastest(mesh, partition, candidates, chip.memory_bytes)
             if best is None:
@@ -163,14 +165,19 @@ def plan_partition(
         ValueError: a size is not positive or does not divide, the partition does not lie on the
             slice, or it does not fit; it says what would.
     """
-    check_trainable(shape, chip, batch, sequence)
+    job = TrainingJob(
+        shape=shape,
+        chip=chip,
+        batch=batch,
+        sequence=sequence,
+        overlap=overlap,
+        weights=weights,
+        constants=constants,
+    )
     chip.check_linked(mesh.chips)
     factor_axes(partition, mesh)
     check_partition(partition, shape, batch)
-    stored = store_weights(shape, weights)
-    candidates = _candidates(
-        shape, chip, mesh, partition, batch, sequence, overlap, stored, constants
-    )
+    candidates = _candidates(job, mesh, partition)
     best = _fastest(mesh, partition, candidates, chip.memory_bytes)
     if best is None:
         least = _smallest(mesh, partition, candidates)
@@ -251,40 +258,17 @@ class _Candidates:
             partition=partition,
             microbatches=int(self.counts[index]),
             rematerialize=self.rematerialize,
-            step=one_step(self.steps, index),
+            step=one_of(self.steps, index),
         )
 
 
-def _candidates(
-    shape: ModelShape,
-    chip: Chip,
-    mesh: Mesh,
-    partition: TrainingPartition,
-    batch: int,
-    sequence: int,
-    overlap: bool,
-    stored: StoredWeights,
-    constants: StepConstants,
-) -> list[_Candidates]:
-    counts = microbatch_counts(partition, batch)
+def _candidates(job: TrainingJob, mesh: Mesh, partition: TrainingPartition) -> list[_Candidates]:
+    counts = microbatch_counts(partition, job.batch)
     return [
         _Candidates(
             counts,
             rematerialize,
-            training_steps(
-                shape,
-                chip,
-                mesh,
-                axes,
-                partition,
-                batch=batch,
-                sequence=sequence,
-                microbatches=counts,
-                rematerialize=rematerialize,
-                overlap=overlap,
-                stored=stored,
-                constants=constants,
-            ),
+            training_steps(job, mesh, axes, partition, counts, rematerialize),
         )
         for axes in factor_axes(partition, mesh)
         for rematerialize in (False, True)

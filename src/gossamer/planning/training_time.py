@@ -31,14 +31,16 @@ import math
 
 import numpy as np
 
+from gossamer.planning.batches import one_of
 from gossamer.planning.chips import Chip
 from gossamer.planning.layer_time import CALIBRATED, StepConstants, seconds_per_byte
 from gossamer.planning.layouts import Count
 from gossamer.planning.meshes import Mesh
 from gossamer.planning.partition_memory import ACTIVATION_BYTES
 from gossamer.planning.shapes import ModelShape
-from gossamer.planning.stored_weights import StoredWeights, Weights, store_weights
+from gossamer.planning.stored_weights import Weights
 from gossamer.planning.training_blocks import BACKWARD, block_passes
+from gossamer.planning.training_job import TrainingJob
 from gossamer.planning.training_memory import (
     STATE_BYTES,
     WEIGHT_BYTES,
@@ -135,7 +137,15 @@ def training_step(
 
     Source: 25.0 sequences/s in Jouppi et al. 2023, table 3, which does not tell the batch.
     """
-    check_trainable(shape, chip, batch, sequence)
+    job = TrainingJob(
+        shape=shape,
+        chip=chip,
+        batch=batch,
+        sequence=sequence,
+        overlap=overlap,
+        weights=weights,
+        constants=constants,
+    )
     chip.check_linked(mesh.chips)
     if microbatches < 1:
         raise ValueError(f"microbatches of a step needs 1 or more, got {microbatches}.")
@@ -150,94 +160,36 @@ def training_step(
         microbatches=microbatches,
         rematerialize=rematerialize,
     )
-    steps = [
-        training_steps(
-            shape,
-            chip,
-            mesh,
-            axes,
-            partition,
-            batch=batch,
-            sequence=sequence,
-            microbatches=np.array([microbatches]),
-            rematerialize=rematerialize,
-            overlap=overlap,
-            stored=store_weights(shape, weights),
-            constants=constants,
-        )
-        for axes in placed
-    ]
-    return min((one_step(each, 0) for each in steps), key=lambda step: step.seconds)
-
-
-def check_trainable(shape: ModelShape, chip: Chip, batch: int, sequence: int) -> None:
-    """Raises where no step of such a model on such chips is described here.
-
-    Raises:
-        ValueError: a size is not positive, the model is no decoder of text, or the chip is on no
-            torus.
-    """
-    for name, size in (("batch", batch), ("sequence", sequence)):
-        if size < 1:
-            raise ValueError(f"{name} of a step needs 1 or more, got {size}.")
-    if shape.encoder_layers or not shape.generates:
-        raise ValueError(
-            f"Steps of training are of models with one stack that generate text, and {shape.name} "
-            "is none; give parameters and a measured MFU instead."
-        )
-    if not chip.torus_axes:
-        raise ValueError(
-            f"Training is partitioned over slices of a torus, and {chip.name} is on none; give "
-            "parameters and a measured MFU instead."
-        )
-
-
-def one_step(steps: TrainingStep, index: int) -> TrainingStep:
-    """One of many steps, with plain numbers."""
-    fields = {field.name: getattr(steps, field.name) for field in dataclasses.fields(steps)}
-    size = np.broadcast(*fields.values()).size
-    return TrainingStep(
-        **{name: np.broadcast_to(value, (size,))[index].item() for name, value in fields.items()}
-    )
+    counts = np.array([microbatches])
+    steps = (training_steps(job, mesh, axes, partition, counts, rematerialize) for axes in placed)
+    return min((one_of(each, 0) for each in steps), key=lambda step: step.seconds)
 
 
 def training_steps(
-    shape: ModelShape,
-    chip: Chip,
+    job: TrainingJob,
     mesh: Mesh,
     axes: FactorAxes,
     partition: TrainingPartition,
-    *,
-    batch: int,
-    sequence: int,
     microbatches: np.ndarray,
     rematerialize: bool,
-    overlap: bool,
-    stored: StoredWeights,
-    constants: StepConstants,
 ) -> TrainingStep:
     """Steps with many numbers of microbatches at once; nothing is checked.
 
-    Arguments are those of `training_step`.
+    Args:
+        job: that is partitioned.
+        mesh: the slice.
+        axes: on which the partition lies.
+        partition: of the slice's chips.
+        microbatches: numbers of them.
+        rematerialize: whether blocks are computed again for their backward pass.
     """
-    tokens = batch * sequence / (partition.sequence_parts * microbatches)
-    forward, backward = block_passes(
-        shape,
-        chip,
-        mesh,
-        axes,
-        partition,
-        tokens,
-        sequence,
-        rematerialize,
-        overlap,
-        stored,
-        constants,
-    )
+    shape, chip, constants = job.shape, job.chip, job.constants
+    tokens = job.tokens(partition, microbatches)
+    forward, backward = block_passes(job, mesh, axes, partition, tokens, rematerialize)
     stages, layers = partition.pipeline, shape.layers / partition.pipeline
     sending = _sending_seconds(shape, chip, partition, tokens, constants)
     once = layers * (forward.seconds + backward.seconds) + 2 * sending
-    ends = _end_seconds(shape, chip, mesh, batch * sequence, constants)
+    ends = _end_seconds(shape, chip, mesh, job.batch * job.sequence, constants)
     held = weights_per_chip(shape, partition)
     copies = axes.data + (axes.model1 if partition.weights == 1 else ())
     summing = (
@@ -245,15 +197,15 @@ def training_steps(
     )
     updating = 2 * STATE_BYTES * held / chip.memory_bandwidth  # all is read and written once
     # Of the last microbatch's backward pass.
-    hiding = layers * backward.together if overlap else 0.0
+    hiding = layers * backward.together if job.overlap else 0.0
     rounds = microbatches + stages - 1
     seconds = rounds * once + ends + np.maximum(0.0, summing - hiding) + updating
 
     def both(part: str) -> Count:
         return microbatches * layers * (getattr(forward, part) + getattr(backward, part))
 
-    rate = batch / seconds
-    flops = 6 * shape.counted_parameters * sequence
+    rate = job.batch / seconds
+    flops = 6 * shape.counted_parameters * job.sequence
     return TrainingStep(
         seconds=seconds,
         compute_seconds=both("products") + both("attending") + ends,
@@ -269,8 +221,8 @@ def training_steps(
         memory_bytes_per_chip=training_memory_use(
             shape,
             partition,
-            batch=batch,
-            sequence=sequence,
+            batch=job.batch,
+            sequence=job.sequence,
             microbatches=microbatches,
             rematerialize=rematerialize,
         ).nbytes,

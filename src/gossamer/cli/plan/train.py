@@ -4,17 +4,18 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gossamer.cli.console import Console, WrongUseError, aligned, arguments
+from gossamer.cli.plan.energy import EnergyOptions
 from gossamer.cli.plan.model import ModelCommand, chosen_weights
 
 if TYPE_CHECKING:
-    from gossamer.planning import Chip, Mesh, ModelShape, Site, TrainingPlan, Weights
+    from gossamer.planning import Chip, Mesh, ModelShape, TrainingPlan, Weights
 
 SHOWN = 5
 """Rows of the table; --json has all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainQuestion(ModelCommand):
+class TrainQuestion(ModelCommand, EnergyOptions):
     """What training a model takes: hours, chip-hours, energy and grams of CO2e. Of a --model, all
     slices and partitions are searched for the fastest step, and its MFU is found; else
     --parameters and a measured --mfu say it. Power, the building's overhead (PUE), the grid's
@@ -51,17 +52,6 @@ class TrainQuestion(ModelCommand):
     """That train it."""
     goodput: float = 1.0
     """Share of the time in which new steps are made."""
-    watts: float | None = None
-    """Mean power of a chip with its share of host and network. Without it, what is published of
-    chip and memory alone."""
-    site: str = "world"
-    """Where the chips are: world, google-oklahoma or palm."""
-    pue: float | None = None
-    """Power usage effectiveness, instead of the site's."""
-    grams_per_kwh: float | None = None
-    """CO2e of a kilowatt-hour, instead of the site's."""
-    offset: float | None = None
-    """Share of the CO2e that is offset; shown beside the whole."""
 
     def run(self, console: Console) -> dict[str, Any]:
         """Plans the run; see `search_training` and `plan_training` of `gossamer.planning`."""
@@ -69,8 +59,7 @@ class TrainQuestion(ModelCommand):
 
         self._check()
         chip = self.found_chip()
-        with arguments():
-            site = self._site()
+        site = self.found_site()
         found = self._of_parameters() if self.model is None else self._of_model(self.model, chip)
         with arguments():
             run = plan_training(
@@ -176,13 +165,6 @@ class TrainQuestion(ModelCommand):
             f"{', '.join(map(str, meshes))}, without twists, which serve all-to-all alone; got "
             f"--slice {self.slice}."
         )
-
-    def _site(self) -> "Site":
-        from gossamer.planning import find_site
-
-        given = {"pue": self.pue, "grams_per_kwh": self.grams_per_kwh, "offset": self.offset}
-        changes = {name: value for name, value in given.items() if value is not None}
-        return dataclasses.replace(find_site(self.site), **changes)
 
     def show(self, result: dict[str, Any], console: Console) -> None:
         """The best partitions, and a few lines."""
