@@ -59,6 +59,11 @@ def test_a_step_has_the_figures_of_the_library(gossamer, tmp_path):
     assert got["joules_per_token"] == pytest.approx(joules)
     assert got["grams_per_token"] == pytest.approx(joules / 3.6e6 * 475)
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+    energy = ["--pue", 1.1, "--grams-per-kwh", 100, "--offset", 0.25]
+    given = gossamer(*DECODE, *options, *energy, "--json").json()
+    assert given["grams_per_token"] == pytest.approx(joules / 1.57 * 1.1 / 3.6e6 * 100)
+    assert given["net_grams_per_token"] == pytest.approx(0.75 * given["grams_per_token"])
+    assert "after offsets" in gossamer(*DECODE, *options, *energy).out
     shown = gossamer(*DECODE, *options).out
     assert f"{1e3 * want.seconds:.2f} ms" in shown
     assert "GiB a chip: weights" in shown

@@ -63,9 +63,8 @@ def test_the_cheapest_plan_within_a_latency_is_the_last_of_the_front_that_is_qui
     assert cheapest_within(front, front[0].cost.seconds / 2) is None
 
 
-def test_fronts_are_drawn_with_the_latency_that_is_asked_for():
+def test_fronts_are_drawn_beside_each_other():
     fronts = {bits: search([bits]).front for bits in ("bf16", "int8")}
-    drawn = serving_plot(fronts, title="PaLM", seconds=0.02)
+    drawn = serving_plot(fronts, title="PaLM")
     assert drawn.startswith(b"\x89PNG")
-    assert drawn != serving_plot(fronts, title="PaLM")
-    assert serving_plot({}, title="nothing", seconds=0.02).startswith(b"\x89PNG")
+    assert drawn != serving_plot({"bf16": fronts["bf16"]}, title="PaLM")

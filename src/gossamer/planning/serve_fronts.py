@@ -30,23 +30,12 @@ def cheapest_within(front: Sequence[ServePlan], seconds: float) -> ServePlan | N
     return min(quick, key=lambda plan: plan.cost.chip_ms_per_token, default=None)
 
 
-def serving_plot(
-    fronts: Mapping[str, Sequence[ServePlan]], *, title: str, seconds: float | None = None
-) -> bytes:
-    """Draws fronts of latency against chip-milliseconds a token, a line a name, as PNG bytes.
-
-    Args:
-        fronts: by name.
-        title: of the plot.
-        seconds: a latency to mark; None: none.
-    """
+def serving_plot(fronts: Mapping[str, Sequence[ServePlan]], *, title: str) -> bytes:
+    """Draws fronts of latency against chip-milliseconds a token, a line a name, as PNG bytes."""
     lines = {
         name: [(1e3 * float(p.cost.seconds), float(p.cost.chip_ms_per_token)) for p in front]
         for name, front in fronts.items()
     }
-    costs = [cost for line in lines.values() for _, cost in line]
-    if seconds is not None and costs:
-        lines[f"{1e3 * seconds:g} ms"] = [(1e3 * seconds, end) for end in (min(costs), max(costs))]
     return plots.line_plot(
         lines,
         x="latency, ms",

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -114,23 +113,12 @@ def search_serving(
     """
     _check(context, meshes, batches, weights, caches, layouts, max_seconds)
     chip.check_linked(max(mesh.chips for mesh in meshes))
-    sizes = np.unique(np.array(batches))
+    sizes, meshes = np.unique(np.array(batches)), tuple(dict.fromkeys(meshes))
     groups: list[_Group] = []
-    left_out: Counter[str] = Counter()
-    each = len(sizes) * len(weights) * len(caches)
-    choices = itertools.product(dict.fromkeys(meshes), layouts, ATTENTION_LAYOUTS)
-    for mesh, layout, attention in choices:
-        usable = sizes[sizes >= chips_along(gathered_axes(layout, mesh))]
+    for mesh, layout, attention in itertools.product(meshes, layouts, ATTENTION_LAYOUTS):
         padded = with_padded_heads(shape, mesh, layout) if pad_heads else shape
-        try:
-            if not usable.size:
-                raise ValueError("no batch is large enough")
-            check_divides(padded, mesh, layout, attention, usable)
-        except ValueError:
-            left_out["does not divide"] += each
-            continue
-        left_out["does not divide"] += each - usable.size * len(weights) * len(caches)
-        for numerics, cache in itertools.product(weights, caches):
+        usable = _dividing(padded, mesh, layout, attention, sizes)
+        for numerics, cache in itertools.product(weights, caches) if usable.size else ():
             cost = step_costs(
                 padded,
                 chip,
@@ -147,8 +135,9 @@ def search_serving(
             )
             name = store_weights(padded, numerics).name
             groups.append(_Group(mesh, layout, attention, usable, name, cache, cost))
-    considered = each * len(dict.fromkeys(meshes)) * len(layouts) * len(ATTENTION_LAYOUTS)
-    return _front(shape, chip, groups, left_out, considered, max_seconds)
+    choices = (meshes, layouts, ATTENTION_LAYOUTS, sizes, weights, caches)
+    considered = math.prod(map(len, choices))
+    return _front(shape, chip, groups, considered, max_seconds)
 
 
 def meshes_of(chip: Chip, max_chips: int) -> tuple[Mesh, ...]:
@@ -210,11 +199,23 @@ class _Group:
         )
 
 
+def _dividing(
+    shape: ModelShape, mesh: Mesh, layout: Layout, attention: AttentionLayout, sizes: np.ndarray
+) -> np.ndarray:
+    """The batches that a layout can divide over a mesh."""
+    usable = sizes[sizes >= chips_along(gathered_axes(layout, mesh))]
+    if usable.size:
+        try:
+            check_divides(shape, mesh, layout, attention, usable)
+        except ValueError:
+            return usable[:0]
+    return usable
+
+
 def _front(
     shape: ModelShape,
     chip: Chip,
     groups: Sequence[_Group],
-    left_out: Counter[str],
     considered: int,
     max_seconds: float | None,
 ) -> ServeSearch:
@@ -241,8 +242,11 @@ def _front(
             f"No plan for {shape.name} takes at most {1e3 * limit:g} ms: the fastest that "
             f"fits takes {1e3 * seconds[fits].min():.3g} ms; give more chips or narrower weights."
         )
-    left_out["does not fit"] += int((~fits).sum())
-    left_out["too slow"] += int((fits & ~quick).sum())
+    left_out = {
+        "does not divide": considered - fits.size,
+        "does not fit": int((~fits).sum()),
+        "too slow": int((fits & ~quick).sum()),
+    }
     plans = [(group, index) for group in groups for index in range(group.batches.size)]
     possible = np.flatnonzero(fits & quick)
     chips = np.repeat([group.mesh.chips for group in groups], [len(g.batches) for g in groups])

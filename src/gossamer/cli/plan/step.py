@@ -169,9 +169,10 @@ class Step(ModelCommand, EnergyOptions):
             f"{result['chip_memory_bytes'] / 2**30:.1f} GiB a chip: {memory}"
         )
         if result["joules_per_token"] is not None:
+            gross, net = (1e3 * result[f"{name}_per_token"] for name in ("grams", "net_grams"))
             console.out.print(
-                f"{result['joules_per_token']:.3g} J and {1e3 * result['grams_per_token']:.3g} mg "
-                f"of CO2e a token ({self.site})"
+                f"{result['joules_per_token']:.3g} J and {gross:.3g} mg of CO2e a token "
+                f"({self.site})" + (f", {net:.3g} mg after offsets" if net < gross else "")
             )
         if result["plot"]:
             console.out.print(f"roofline: {result['plot']}")
