@@ -285,6 +285,17 @@ def test_stored_bytes_are_those_of_the_packed_kernel(pattern, format):
     assert stored_bytes(shape, pattern, format) == stored.nbytes
 
 
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_stored_bytes_of_bfloat16_are_those_of_its_packed_kernel(pattern):
+    weight = jnp.array(kernel((64, 24)), jnp.bfloat16)
+    if not isinstance(pattern, NM):
+        stored = weight
+    else:
+        weight = jnp.where(pattern.mask(jnp.abs(weight), axis=0), weight, 0)
+        stored = pack_floats(weight, pattern)
+    assert stored_bytes((64, 24), pattern, None, float_bits=16) == stored.nbytes
+
+
 @pytest.mark.parametrize(
     ("shape", "pattern", "format"),
     [((60, 16), None, Int(4, group=8)), ((62, 16), NM(2, 4), Int(4)), ((33, 16), None, Int(4))],

@@ -1,6 +1,7 @@
 """Packing: codes or float values, a pattern and a mask become planes."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,13 +64,20 @@ def check_packable(shape: tuple[int, int], pattern: Pattern | None, format: Form
     _check_bytes(shape, None if format is None else format.bits, stored)
 
 
-def stored_bytes(shape: tuple[int, int], pattern: Pattern | None, format: Format | None) -> int:
+def stored_bytes(
+    shape: tuple[int, int],
+    pattern: Pattern | None,
+    format: Format | None,
+    *,
+    float_bits: Literal[16, 32] = _FLOAT_BITS,
+) -> int:
     """Bytes of a kernel `(in, out)` as it would be packed; nothing is computed.
 
     Args:
         shape: `(in, out)`.
         pattern: which weights are kept; None keeps all.
-        format: the format of their codes; None for float32 values.
+        format: the format of their codes; None for float values.
+        float_bits: of a float value: of float32, or of bfloat16.
 
     Raises:
         ValueError: as `pack` and `pack_floats` do.
@@ -82,12 +90,12 @@ def stored_bytes(shape: tuple[int, int], pattern: Pattern | None, format: Format
     rows, columns = shape
     sparse = pattern if isinstance(pattern, NM) and why_dense(pattern, format) is None else None
     if sparse is None and format is None:
-        return _FLOAT_BITS // 8 * rows * columns
+        return float_bits // 8 * rows * columns
     if sparse is not None:
         sparse.check(shape, 0)
     _check_bytes(shape, None if format is None else format.bits, sparse)
     lanes = columns + -columns % LANES
-    bits = (_FLOAT_BITS if format is None else format.bits) * rows
+    bits = (float_bits if format is None else format.bits) * rows
     if sparse is not None:
         where = index_bits(sparse)
         kept = rows // sparse.m * sparse.n

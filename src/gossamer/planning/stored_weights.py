@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from gossamer.packing import stored_bytes, why_dense
+from gossamer.packing import stored_bytes
 from gossamer.planning.chips import Chip
 from gossamer.planning.names import check_known
 from gossamer.planning.shapes import ModelShape
@@ -20,8 +20,7 @@ Weights: TypeAlias = Bits | Recipe
 """Bits of each weight, or what a recipe does to each kernel."""
 
 BITS: dict[Bits, int] = {"bf16": 16, "int8": 8, "int4": 4}
-_FLOAT32_BYTES, _BF16_BYTES = 4, 2
-_LANES = 16  # outputs of a tile, as packed
+_BF16_BYTES = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,17 +107,8 @@ def kernel_bytes(kernel: tuple[int, int], rule: Rule | None) -> int:
         >>> kernel_bytes((64, 16), None)
         2048
     """
-    rows, columns = kernel
-    if rule is None or (rule.pattern is None and rule.weights is None):
-        return _BF16_BYTES * rows * columns
-    stored = stored_bytes(kernel, rule.pattern, rule.weights)
-    if rule.weights is not None:
-        return stored
-    # Values that stay floats are bf16 here: their plane is half of what it is in float32.
-    kept = rows * columns
-    if isinstance(rule.pattern, NM) and why_dense(rule.pattern, None) is None:
-        kept = rows // rule.pattern.m * rule.pattern.n * (columns + -columns % _LANES)
-    return stored - (_FLOAT32_BYTES - _BF16_BYTES) * kept
+    pattern, format = (None, None) if rule is None else (rule.pattern, rule.weights)
+    return stored_bytes(kernel, pattern, format, float_bits=16)
 
 
 def relative_compute(rule: Rule | None, chip: Chip, *, skip_zeros: bool = True) -> float:
